@@ -1,0 +1,1 @@
+"""Mint and verify: assertions for proxies, API keys, bridge credentials, sessions."""

@@ -1,0 +1,6 @@
+"""Reads the command line."""
+
+
+def main() -> int:
+    """Run the command."""
+    raise NotImplementedError

@@ -1,0 +1,7 @@
+"""Drives a tunnel session over WebSockets: the accepting side and the dialling side."""
+
+from cloudtolocalllm.link.client import TunnelClient
+from cloudtolocalllm.link.server import TunnelServer
+from cloudtolocalllm.link.tunnel import Acceptor, Stream, StreamHandler, Tunnel
+
+__all__ = ["Acceptor", "Stream", "StreamHandler", "Tunnel", "TunnelClient", "TunnelServer"]

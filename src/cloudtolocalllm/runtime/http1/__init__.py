@@ -1,0 +1,28 @@
+"""HTTP/1.1 over asyncio transports, parsed by httptools (llhttp); strict where requests could be smuggled."""
+
+from cloudtolocalllm.runtime.http1.client import Connection, Exchange, Pool, ResponseHandler, fetch
+from cloudtolocalllm.runtime.http1.errors import BadRequestError, BadResponseError, ConnectError, HttpError
+from cloudtolocalllm.runtime.http1.messages import Body, BodyKind, Headers, HttpLimits, Request, Response
+from cloudtolocalllm.runtime.http1.server import App, HttpServer, RequestHandler, Responder
+
+__all__ = [
+    "App",
+    "BadRequestError",
+    "BadResponseError",
+    "Body",
+    "BodyKind",
+    "ConnectError",
+    "Connection",
+    "Exchange",
+    "Headers",
+    "HttpError",
+    "HttpLimits",
+    "HttpServer",
+    "Pool",
+    "Request",
+    "RequestHandler",
+    "Responder",
+    "Response",
+    "ResponseHandler",
+    "fetch",
+]

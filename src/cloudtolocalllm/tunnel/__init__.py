@@ -1,0 +1,66 @@
+"""The tunnel's wire protocol, without any I/O: frames, stream credit, fairness, resumption, liveness."""
+
+from cloudtolocalllm.tunnel.errors import (
+    CreditExceededError,
+    EpochFencedError,
+    LocalError,
+    RemoteError,
+    StreamClosedError,
+    TunnelError,
+)
+from cloudtolocalllm.tunnel.events import (
+    Attached,
+    ConnectionDead,
+    DataReceived,
+    Detached,
+    EndReceived,
+    Event,
+    GoAwayReason,
+    GoAwayReceived,
+    Headers,
+    RequestHead,
+    RequestReceived,
+    ResetReason,
+    ResponseHead,
+    ResponseReceived,
+    SessionEnded,
+    StreamReset,
+    Writable,
+)
+from cloudtolocalllm.tunnel.frames import Hello, peek_hello
+from cloudtolocalllm.tunnel.limits import MAX_PAYLOAD, SESSION_ID_BYTES, SUBPROTOCOL, Limits
+from cloudtolocalllm.tunnel.session import Role, Session
+
+__all__ = [
+    "MAX_PAYLOAD",
+    "SESSION_ID_BYTES",
+    "SUBPROTOCOL",
+    "Attached",
+    "ConnectionDead",
+    "CreditExceededError",
+    "DataReceived",
+    "Detached",
+    "EndReceived",
+    "EpochFencedError",
+    "Event",
+    "GoAwayReason",
+    "GoAwayReceived",
+    "Headers",
+    "Hello",
+    "Limits",
+    "LocalError",
+    "RemoteError",
+    "RequestHead",
+    "RequestReceived",
+    "ResetReason",
+    "ResponseHead",
+    "ResponseReceived",
+    "Role",
+    "Session",
+    "SessionEnded",
+    "StreamClosedError",
+    "StreamReset",
+    "TunnelError",
+    "Writable",
+    "peek_hello",
+]
