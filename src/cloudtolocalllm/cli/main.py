@@ -1,6 +1,174 @@
 """Reads the command line."""
 
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-def main() -> int:
-    """Run the command."""
-    raise NotImplementedError
+from cloudtolocalllm import __version__
+from cloudtolocalllm.cli.layout import default_data_dir
+from cloudtolocalllm.runtime.settings import environment
+
+DESCRIPTION = "Use the language models on your own machines from anywhere."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status.
+
+    Args:
+        arguments: None for the process's own.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cloudtolocalllm", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"cloudtolocalllm {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    data_dir = argparse.ArgumentParser(add_help=False)
+    data_dir.add_argument(
+        "--data-dir",
+        type=Path,
+        default=default_data_dir(environment()),
+        help="where everything is kept (%(default)s)",
+    )
+    _add_up(commands, data_dir)
+    _add_bridge(commands)
+    _add_owner_commands(commands, data_dir)
+    _add_services(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction  # argparse gives the type no public name
+
+
+def _add_up(commands: "_Commands[argparse.ArgumentParser]", data_dir: argparse.ArgumentParser) -> None:
+    up = commands.add_parser("up", parents=[data_dir], help="start everything on this machine")
+    up.add_argument("--port", type=int, help="port of the page and the APIs; 0 for any free one (8080)")
+    up.add_argument("--engine", action="append", default=[], metavar="URL", help="a model engine; may be repeated")
+    demo = up.add_mutually_exclusive_group()
+    demo.add_argument("--demo", action="store_true", help="use the scripted demo engine")
+    demo.add_argument("--no-demo", action="store_true", help="refuse to start when no engine is found")
+    up.add_argument("--no-browser", action="store_true", help="do not open the page")
+    up.add_argument("--json", action="store_true", help="print one line of JSON on stdout when ready")
+    up.add_argument("--warm", type=int, default=1, help="proxies kept ready for a first request (%(default)s)")
+    up.set_defaults(run=_up)
+
+
+def _add_bridge(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    bridge = commands.add_parser("bridge", help="connect this machine's engines to a server")
+    bridge.add_argument("--server", metavar="URL", help="the server to dial")
+    bridge.add_argument(
+        "--key", metavar="API_KEY", help="pairs this machine at the first start; - reads it from stdin"
+    )
+    bridge.add_argument("--name", help="how people see this machine (the host's name)")
+    bridge.add_argument(
+        "--engine", action="append", default=[], metavar="URL", help="a model engine; may be repeated"
+    )
+    bridge.add_argument("--allow", action="append", default=[], choices=["pull", "delete", "copy"],
+                        help="serve a route that changes the engine's models")  # fmt: skip
+    bridge.add_argument("--data-dir", type=Path, default=default_data_dir(environment()) / "bridge",
+                        help="where the credential is kept (%(default)s)")  # fmt: skip
+    bridge.set_defaults(run=_bridge)
+
+
+def _add_owner_commands(commands: "_Commands[argparse.ArgumentParser]", data_dir: argparse.ArgumentParser) -> None:
+    keys = commands.add_parser("keys", help="API keys").add_subparsers(required=True, metavar="ACTION")
+    create = keys.add_parser("create", parents=[data_dir], help="make a key and print it; it is shown only now")
+    create.add_argument("name", help="what it is for")
+    create.set_defaults(run=_owner("keys_create"))
+    keys.add_parser("list", parents=[data_dir], help="list the keys").set_defaults(run=_owner("keys_list"))
+    delete = keys.add_parser("delete", parents=[data_dir], help="delete a key; it stops working at once")
+    delete.add_argument("id", help="the key's id, as `keys list` shows it")
+    delete.set_defaults(run=_owner("keys_delete"))
+    link = commands.add_parser("sign-in-link", parents=[data_dir], help="print a link that signs in once")
+    link.set_defaults(run=_owner("sign_in_link"))
+    status = commands.add_parser("status", parents=[data_dir], help="tell the state of every part")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(run=_status)
+
+
+def _add_services(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    from cloudtolocalllm.cli.services import SERVICES
+
+    for name in SERVICES:
+        if name != "bridge":
+            service = commands.add_parser(name, help=f"run the service {name}, set by its environment variables")
+            service.set_defaults(run=_service(name))
+    forkserver = commands.add_parser("proxy-forkserver", help="fork proxies for the manager")
+    forkserver.set_defaults(run=_forkserver)
+
+
+def _up(options: argparse.Namespace) -> int:
+    import asyncio
+
+    from cloudtolocalllm.cli.lock import AlreadyRunningError
+    from cloudtolocalllm.cli.up import UpError, UpOptions, up
+    from cloudtolocalllm.cli.web import web_root
+
+    try:
+        return asyncio.run(
+            up(
+                UpOptions(
+                    data_dir=options.data_dir,
+                    port=options.port,
+                    engines=tuple(url.rstrip("/") for url in options.engine),
+                    demo=options.demo,
+                    no_demo=options.no_demo,
+                    no_browser=options.no_browser,
+                    as_json=options.json,
+                    warm=options.warm,
+                    web_root=web_root(),
+                )
+            )
+        )
+    except (UpError, AlreadyRunningError, PermissionError) as error:
+        return _fail(str(error))
+
+
+def _bridge(options: argparse.Namespace) -> int:
+    from cloudtolocalllm.cli.bridge import run_bridge
+
+    return run_bridge(options)
+
+
+def _owner(name: str) -> object:
+    def run(options: argparse.Namespace) -> int:
+        from cloudtolocalllm.cli import owner
+
+        status: int = getattr(owner, name)(options)
+        return status
+
+    return run
+
+
+def _status(options: argparse.Namespace) -> int:
+    from cloudtolocalllm.cli.status import status
+
+    return status(options.data_dir, as_json=options.json)
+
+
+def _service(name: str) -> object:
+    def run(_: argparse.Namespace) -> int:
+        from cloudtolocalllm.cli.services import run_service
+
+        return run_service(name)
+
+    return run
+
+
+def _forkserver(_: argparse.Namespace) -> int:
+    from cloudtolocalllm.cli.forkserver import main as forkserver
+
+    status: int = forkserver() or 0
+    return status
+
+
+def _fail(text: str) -> int:
+    sys.stderr.write(f"cloudtolocalllm: {text}\n")
+    return 1
