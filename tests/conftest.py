@@ -1,19 +1,14 @@
-"""What every test has: no leaked descriptors across the whole run is checked by tests/integration/test_leaks.py."""
+"""What every test has: the loop that the services run on."""
 
+import asyncio
 import sys
-from collections.abc import Iterator
-
-import pytest
+from collections.abc import Callable, Mapping
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> Iterator[object]:
-    """Tests run on the loop that the services use: uvloop, where there is one."""
-    import asyncio
-
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run asynchronous tests on uvloop, as the services do, where there is one."""
     if sys.platform == "win32":
-        yield asyncio.DefaultEventLoopPolicy()
-    else:
-        import uvloop
+        return {"asyncio": asyncio.new_event_loop}
+    import uvloop
 
-        yield uvloop.EventLoopPolicy()
+    return {"uvloop": uvloop.new_event_loop}

@@ -1,4 +1,4 @@
-"""``cloudtolocalllm proxy-forkserver``: forks proxies for the manager, which starts it and speaks to it on its input."""
+"""``cloudtolocalllm proxy-forkserver``: forks proxies for the manager, which starts it and speaks on its input."""
 
 import dataclasses
 import gc

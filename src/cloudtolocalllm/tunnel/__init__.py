@@ -7,6 +7,7 @@ from cloudtolocalllm.tunnel.errors import (
     RemoteError,
     StreamClosedError,
     TunnelError,
+    VersionError,
 )
 from cloudtolocalllm.tunnel.events import (
     Attached,
@@ -61,6 +62,7 @@ __all__ = [
     "StreamClosedError",
     "StreamReset",
     "TunnelError",
+    "VersionError",
     "Writable",
     "peek_hello",
 ]

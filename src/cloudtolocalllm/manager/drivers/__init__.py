@@ -1,1 +1,1 @@
-"""manager/drivers."""
+"""Ways to run proxies."""

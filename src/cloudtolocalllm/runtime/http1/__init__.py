@@ -1,7 +1,13 @@
 """HTTP/1.1 over asyncio transports, parsed by httptools (llhttp); strict where requests could be smuggled."""
 
 from cloudtolocalllm.runtime.http1.client import Connection, Exchange, Pool, ResponseHandler, fetch
-from cloudtolocalllm.runtime.http1.errors import BadRequestError, BadResponseError, ConnectError, HttpError
+from cloudtolocalllm.runtime.http1.errors import (
+    BadRequestError,
+    BadResponseError,
+    ConnectError,
+    HttpError,
+    LocalError,
+)
 from cloudtolocalllm.runtime.http1.messages import Body, BodyKind, Headers, HttpLimits, Request, Response
 from cloudtolocalllm.runtime.http1.server import App, HttpServer, RequestHandler, Responder
 
@@ -18,6 +24,7 @@ __all__ = [
     "HttpError",
     "HttpLimits",
     "HttpServer",
+    "LocalError",
     "Pool",
     "Request",
     "RequestHandler",

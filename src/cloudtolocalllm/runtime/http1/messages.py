@@ -47,6 +47,10 @@ class HttpLimits:
     """Seconds a kept-alive connection may wait for its next request."""
     write_high_water: int = 64 * 1024
     """Bytes in the transport's buffer above which `on_writable(False)` is called."""
+    body_timeout: float = 60.0
+    """Seconds without any byte of a request's content, while it is being read, after which it is given up (408)."""
+    write_timeout: float = 120.0
+    """Seconds a client may leave a full buffer untouched before its connection is aborted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,15 @@
 """The server side: one asyncio protocol a connection, callbacks a request."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
+from email.utils import formatdate
+from pathlib import Path
 from typing import Protocol
 
+from cloudtolocalllm.runtime.clock import Clock, SystemClock
+from cloudtolocalllm.runtime.http1._server_connection import ServerConnection
 from cloudtolocalllm.runtime.http1.messages import Body, Headers, HttpLimits, Request
 
 
@@ -56,7 +62,11 @@ class Responder(Protocol):
     def hijack(self) -> tuple[asyncio.Transport, bytes]:
         """Take the connection over after an upgrade request: the transport, and bytes read past the head.
 
-        The caller sets the transport's protocol; this connection calls nothing any more.
+        The caller sets the transport's protocol before it returns to the loop; this connection calls nothing any
+        more. The transport is reading.
+
+        Raises:
+            LocalError: It is no upgrade request, it was answered, or the client is gone.
         """
         ...
 
@@ -73,23 +83,99 @@ App = Callable[[Request, Responder], RequestHandler]
 class HttpServer:
     """Listens and serves; drains on close."""
 
-    def __init__(self, app: App, *, limits: HttpLimits | None = None) -> None:
-        """Make a server that does not listen yet."""
-        raise NotImplementedError
+    def __init__(
+        self,
+        app: App,
+        *,
+        limits: HttpLimits | None = None,
+        error_headers: Headers = (),
+        clock: Clock | None = None,
+    ) -> None:
+        """Make a server that does not listen yet.
+
+        Args:
+            app: Called for each request.
+            limits: None for the defaults.
+            error_headers: Fields of the answers that the server itself gives (malformed requests, faults of `app`).
+            clock: For the Date field; None for the system's.
+        """
+        self.app = app
+        self.limits = limits or HttpLimits()
+        self.error_headers = error_headers
+        self.draining = False
+        self.connections_open: set[ServerConnection] = set()
+        self._clock = clock or SystemClock()
+        self._date = (0, b"")
+        self._listeners: list[asyncio.Server] = []
+        self._paths: list[Path] = []
+        self._empty = asyncio.Event()
 
     async def listen_tcp(self, host: str, port: int) -> int:
         """Listen on TCP and return the port (for port 0, the one that was chosen)."""
-        raise NotImplementedError
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(lambda: ServerConnection(self), host, port, backlog=1024)
+        self._listeners.append(listener)
+        return int(listener.sockets[0].getsockname()[1])
 
     async def listen_unix(self, path: str) -> None:
         """Listen on a Unix socket, mode 0600; a stale socket file is replaced."""
-        raise NotImplementedError
+        sock = _bound(Path(path))
+        try:
+            loop = asyncio.get_running_loop()
+            listener = await loop.create_unix_server(lambda: ServerConnection(self), sock=sock, backlog=1024)
+        except BaseException:
+            sock.close()
+            raise
+        self._listeners.append(listener)
+        self._paths.append(Path(path))
 
     @property
     def connections(self) -> int:
         """Open connections."""
-        raise NotImplementedError
+        return len(self.connections_open)
+
+    def date_line(self) -> bytes:
+        """Return the Date field line, made anew each second."""
+        now = int(self._clock.wall())
+        if now != self._date[0]:
+            self._date = (now, f"date: {formatdate(now, usegmt=True)}\r\n".encode())
+        return self._date[1]
+
+    def left(self) -> None:
+        """A connection is gone from `connections_open`."""
+        if not self.connections_open:
+            self._empty.set()
 
     async def close(self, grace: float) -> None:
         """Stop accepting, close idle connections, wait up to `grace` seconds for requests, then abort."""
-        raise NotImplementedError
+        self.draining = True
+        for listener in self._listeners:
+            listener.close()
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+        for connection in list(self.connections_open):
+            if connection.exchange is None:
+                connection.close()
+        await self._until_empty(grace)
+        for connection in list(self.connections_open):
+            connection.abort()
+        await self._until_empty(1.0)
+
+    async def _until_empty(self, seconds: float) -> None:
+        self._empty.clear()
+        if self.connections_open:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), seconds)
+
+
+def _bound(path: Path) -> socket.socket:
+    if path.is_socket():
+        path.unlink()
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(path))
+        path.chmod(0o600)  # before listen(): nobody connects in between
+    except BaseException:
+        sock.close()
+        raise
+    return sock

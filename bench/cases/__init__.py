@@ -1,0 +1,31 @@
+"""The cases by name, in the order in which they run."""
+
+from bench.case import Case
+from bench.cases import (
+    added_latency,
+    cpu_per_token,
+    first_answer,
+    first_token,
+    idle_bridge,
+    memory_per_user,
+    requests_per_second,
+    stalled_reader,
+    stop_latency,
+    thousand_users,
+    tunnel_cut,
+)
+
+CASES: dict[str, Case] = {
+    "added_latency": added_latency.run,
+    "first_token": first_token.run,
+    "requests_per_second": requests_per_second.run,
+    "cpu_per_token": cpu_per_token.run,
+    "memory_per_user": memory_per_user.run,
+    "idle_bridge": idle_bridge.run,
+    "first_answer": first_answer.run,
+    "stalled_reader": stalled_reader.run,
+    "stop_latency": stop_latency.run,
+    "tunnel_cut": tunnel_cut.run,
+}
+ON_REQUEST: dict[str, Case] = {"thousand_users": thousand_users.run}
+"""Too long for every run."""

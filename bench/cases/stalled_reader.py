@@ -1,0 +1,48 @@
+"""How much memory the hops take when a browser stops reading while the engine goes at full speed."""
+
+import asyncio
+
+from bench.case import Bench
+from bench.engines import question
+from bench.http import Target
+from bench.load import Job, in_process
+from bench.measure import pss_of
+from bench.platform import chat
+from bench.report import Result
+
+STALL = 6.0
+"""Seconds."""
+BAR = 1.0
+"""Megabytes, all hops together."""
+MEGABYTE = 1024 * 1024
+HOPS = ("edge", "bridge")
+
+
+async def run(bench: Bench) -> list[Result]:
+    """Stall one stream; what an ordinary one takes was taken before."""
+    content = question(tokens=50_000_000, token_bytes=64)
+    through = chat(bench.stack, bench.stack.api_key, content)
+    await in_process(Job("streams", (through,), count=1, seconds=2.0))
+    processes = bench.stack.processes()
+    pids = [process.pid for name, process in processes.items() if name in HOPS or name.startswith("px-")]
+    growth = await _growth(through, pids)
+    baseline = None
+    if (peer := bench.peers.get("nginx")) is not None:
+        target = Target.at("nginx", peer.url + "/api/chat", content)
+        await in_process(Job("streams", (target,), count=1, seconds=2.0))
+        baseline = await _growth(target, peer.pids) / MEGABYTE
+    note = f"PSS growth of edge, proxy and bridge, stalled for {STALL:.0f} s; baseline: nginx"
+    return [Result("stalled_reader_growth", growth / MEGABYTE, "MB", baseline, BAR, note=note)]
+
+
+async def _growth(target: Target, pids: list[int]) -> int:
+    before = pss_of(pids)
+    load = asyncio.ensure_future(in_process(Job("streams", (target,), count=1, seconds=STALL + 1, stall=True)))
+    most = before
+    for _ in range(int(STALL / 0.5)):
+        await asyncio.sleep(0.5)
+        most = max(most, pss_of(pids))
+    outcome = await load
+    if outcome.errors or not outcome.first:
+        raise RuntimeError(f"expected a stalled stream, got {outcome.errors[:3]}")
+    return most - before

@@ -1,0 +1,259 @@
+"""The decision about each request on the data path (contracts/authorize.py): who it is, and where it goes.
+
+`read` and `decide` are pure; `Authorizer` gathers the facts before and does what follows after. This is the hot route
+of the API, so it is plain ASGI without a framework.
+"""
+
+import logging
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cloudtolocalllm.api.browser import AmbiguousError, Fields, fields_of, session_fault
+from cloudtolocalllm.api.identity import Identifier, Identity, Via, explicit_credential
+from cloudtolocalllm.api.manager_client import RETRY_AFTER, ManagerBusyError, ManagerClient, ManagerError
+from cloudtolocalllm.api.presence import Presences
+from cloudtolocalllm.api.store import Store
+from cloudtolocalllm.api.waker import Waker
+from cloudtolocalllm.auth import assertion
+from cloudtolocalllm.auth.assertion import Assertion
+from cloudtolocalllm.contracts import authorize as contract
+from cloudtolocalllm.contracts.instances import Instance
+from cloudtolocalllm.contracts.problems import Problem
+from cloudtolocalllm.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+Headers = list[tuple[bytes, bytes]]
+MAX_BRIDGES = 16
+"""Bridges named in one assertion, best first; keeps it far below its 4 KiB."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the edge asks, as far as the decision needs it."""
+
+    method: str
+    path: str
+    """Of the original request, without its query: nothing in a query decides anything."""
+    fresh: bool
+    request_id: str
+    presented: bool
+    """Whether a key or credential was sent, right or wrong."""
+
+    @property
+    def tunnel(self) -> bool:
+        """Whether a bridge dials its tunnel."""
+        return self.path == contract.TUNNEL_TARGET
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeFact:
+    """One bridge that is paired with the asking user."""
+
+    id: str
+    name: str
+    connected: float | None
+    """Seconds since the epoch since when; None when it is not."""
+    last_seen: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the decision rests on."""
+
+    identity: Identity | None
+    session_fault: str | None = None
+    """Why the request may not be our own page's, if a session made it."""
+    bridges: tuple[BridgeFact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """The request may go to the user's proxy."""
+
+    kind: str
+    """assertion.CLIENT or assertion.BRIDGE."""
+    identity: Identity
+    bridges: tuple[BridgeFact, ...] = ()
+    """CLIENT: the connected ones, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """The request is answered by the edge."""
+
+    problem: Problem
+    detail: str
+    retry_after: int | None = None
+    """Seconds."""
+
+
+def read(fields: Fields) -> Question:
+    """Read the question.
+
+    Raises:
+        AmbiguousError: Different keys were sent.
+    """
+    target = fields.get(contract.ORIGINAL_URI, b"").decode("latin-1")
+    request_id = fields.get(b"x-request-id", b"")
+    return Question(
+        method=fields.get(contract.ORIGINAL_METHOD, b"").decode("latin-1"),
+        path=target.partition("?")[0],
+        fresh=fields.get(contract.FRESH) == b"1",
+        request_id=request_id.decode() if _REQUEST_ID.fullmatch(request_id) else "",
+        presented=explicit_credential(fields) is not None,
+    )
+
+
+def decide(question: Question, facts: Facts) -> Allow | Deny:
+    """Return whether a request may go to its user's proxy. The rules, in order, are the lines."""
+    identity = facts.identity
+    if question.method == "OPTIONS":
+        return Deny(Problem.FORBIDDEN, "Pages of other origins may not use this server.")
+    if not question.tunnel and not question.path.startswith(contract.DATA_PREFIXES):
+        return Deny(Problem.NOT_FOUND, "This server has no such route.")
+    if identity is None:
+        known = "The API key is not valid." if question.presented else "Send Authorization: Bearer KEY or x-api-key."
+        return Deny(Problem.UNAUTHENTICATED, known)
+    if question.tunnel:
+        return _decide_tunnel(question, identity)
+    if identity.via is Via.BRIDGE:
+        return Deny(Problem.FORBIDDEN, "A bridge's credential opens its tunnel only; use an API key.")
+    if identity.via is Via.SESSION and facts.session_fault is not None:
+        return Deny(Problem.FORBIDDEN, facts.session_fault)
+    if not facts.bridges:
+        return Deny(Problem.NO_BRIDGE_PAIRED, "Pair the machine that runs your models first.")
+    connected = [bridge for bridge in facts.bridges if bridge.connected is not None]
+    if not connected:
+        return Deny(Problem.BRIDGE_OFFLINE, _offline(facts.bridges))
+    # The most recently connected first: of two, it is the one that somebody just started.
+    connected.sort(key=lambda bridge: bridge.connected or 0.0, reverse=True)
+    return Allow(assertion.CLIENT, identity, tuple(connected[:MAX_BRIDGES]))
+
+
+def _decide_tunnel(question: Question, identity: Identity) -> Allow | Deny:
+    if identity.via is not Via.BRIDGE:
+        return Deny(Problem.FORBIDDEN, "Only a bridge's own credential opens a tunnel.")
+    if question.method != "GET":
+        return Deny(Problem.METHOD_NOT_ALLOWED, "A tunnel is opened by a WebSocket upgrade (GET).")
+    return Allow(assertion.BRIDGE, identity)
+
+
+def _offline(bridges: tuple[BridgeFact, ...]) -> str:
+    last = max(bridges, key=lambda bridge: bridge.last_seen or 0.0)
+    name = last.name.encode("ascii", "replace").decode().replace('"', "'")
+    if last.last_seen is None:
+        return f'"{name}" has not connected yet.'
+    return f'"{name}" is offline since {datetime.fromtimestamp(last.last_seen, UTC):%Y-%m-%d %H:%M:%S} UTC.'
+
+
+class Authorizer:
+    """Answers the edge's questions."""
+
+    def __init__(
+        self,
+        identifier: Identifier,
+        store: Store,
+        presences: Presences,
+        manager: ManagerClient,
+        waker: Waker,
+        clock: Clock,
+        *,
+        scheme: str,
+    ) -> None:
+        self._identifier = identifier
+        self._store = store
+        self._presences = presences
+        self._manager = manager
+        self._waker = waker
+        self._clock = clock
+        self._scheme = scheme
+
+    async def answer(self, headers: Headers) -> tuple[int, Headers]:
+        """Return the status and the fields of the answer to a question with these fields."""
+        try:
+            fields = fields_of(headers)
+            question = read(fields)
+            decision = decide(question, self._facts(question, fields))
+        except AmbiguousError as error:
+            decision = Deny(Problem.BAD_REQUEST, f"{error}.")
+            return _denied(decision, None)
+        if isinstance(decision, Deny):
+            return _denied(decision, question)
+        try:
+            instance = await self._manager.ensure(decision.identity.user, fresh=question.fresh)
+        except ManagerBusyError as error:
+            full = Deny(Problem.OVERLOADED, "No streaming proxy can be started now; try again.", error.retry_after)
+            return _denied(full, question)
+        except ManagerError as error:
+            log.warning("no proxy", extra={"cause": str(error), "request_id": question.request_id})
+            mute = Deny(Problem.OVERLOADED, "The streaming proxy did not start in time.", RETRY_AFTER)
+            return _denied(mute, question)
+        self._wake(decision, instance, question)
+        return 200, self._allowed(decision, instance, question)
+
+    def _facts(self, question: Question, fields: Fields) -> Facts:
+        identity = self._identifier.identify(fields)
+        if identity is None or identity.via is Via.BRIDGE:
+            return Facts(identity)
+        fault = None
+        if identity.via is Via.SESSION:
+            host = fields.get(contract.ORIGINAL_HOST, b"")
+            fault = session_fault(fields, host=host, scheme=self._scheme)
+        return Facts(identity, fault, () if question.tunnel else self._bridges(identity.user))
+
+    def _bridges(self, user: str) -> tuple[BridgeFact, ...]:
+        facts = []
+        for record in self._store.list_bridges(user):
+            presence = self._presences.of(record.id)
+            connected = None if presence is None else presence.since
+            facts.append(BridgeFact(record.id, record.name, connected, record.last_seen))
+        return tuple(facts)
+
+    def _wake(self, decision: Allow, instance: Instance, question: Question) -> None:
+        if decision.kind == assertion.CLIENT:
+            bridges = tuple((bridge.id, bridge.connected or 0.0) for bridge in decision.bridges)
+            self._waker.wake(decision.identity.user, instance.id, bridges, fresh=question.fresh)
+
+    def _allowed(self, decision: Allow, instance: Instance, question: Question) -> Headers:
+        now = int(self._clock.wall())
+        claims = Assertion(
+            instance=instance.id,
+            user=decision.identity.user,
+            kind=decision.kind,
+            subject=decision.identity.subject,
+            issued=now,
+            expires=now + int(assertion.LIFETIME),
+            bridges=tuple(bridge.id for bridge in decision.bridges),
+            request_id=question.request_id,
+        )
+        minted = assertion.mint(claims, bytes.fromhex(instance.key))
+        return [
+            (contract.ENDPOINT, str(instance.endpoint).encode()),
+            (contract.ASSERTION, minted.encode()),
+            (b"content-length", b"0"),
+        ]
+
+
+def _denied(deny: Deny, question: Question | None) -> tuple[int, Headers]:
+    problem = deny.problem.value
+    log.info(
+        "refused",
+        extra={
+            "problem": problem.slug,
+            "method": question.method[:16] if question else None,
+            "request_id": question.request_id if question else None,
+        },
+    )
+    fields = [
+        (contract.STATUS, str(problem.status).encode()),
+        (contract.PROBLEM, problem.slug.encode()),
+        (contract.DETAIL, deny.detail.encode("ascii", "replace")),
+        (b"content-length", b"0"),
+    ]
+    if deny.retry_after is not None:
+        fields.append((contract.RETRY_AFTER, str(deny.retry_after).encode()))
+    return (401 if problem.status == 401 else 403), fields

@@ -1,0 +1,82 @@
+"""Keys that the API makes at its first start and keeps in files of mode 0600."""
+
+import base64
+import binascii
+import contextlib
+import json
+import os
+import secrets
+from pathlib import Path
+
+from cloudtolocalllm.auth.sessions import SealingKey, new_sealing_key
+
+SESSION_KEYS = "session-keys.json"
+
+
+class SecretsError(Exception):
+    """A file of keys cannot be used; the text says how to mend it and shows nothing of it."""
+
+
+def load_sealing_keys(folder: Path) -> tuple[SealingKey, ...]:
+    """Return the keys that seal sessions, the current one first; made if there are none yet.
+
+    The file is a JWK set (RFC 7517 §5). To rotate, put a new key first and drop the old one 30 days later.
+
+    Raises:
+        SecretsError: The file is malformed or readable by others.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / SESSION_KEYS
+    if not path.exists():
+        _create(path, _jwk_set(new_sealing_key()))
+    if path.stat().st_mode & 0o077:
+        raise SecretsError(f"{path} is readable by others: expected mode 0600; mend it with chmod 600")
+    return _parse(path)
+
+
+def read_token(path: Path) -> str:
+    """Return the text of a token file.
+
+    Raises:
+        SecretsError: It cannot be read, or is empty.
+    """
+    try:
+        text = path.read_text().strip()
+    except OSError as error:
+        raise SecretsError(f"expected a token in {path}: {error.strerror}") from None
+    if not text or not text.isascii() or not text.isprintable():
+        raise SecretsError(f"expected one line of printable ASCII in {path}")
+    return text
+
+
+def _jwk_set(key: SealingKey) -> bytes:
+    k = base64.urlsafe_b64encode(key.secret).rstrip(b"=").decode()
+    return json.dumps({"keys": [{"kty": "oct", "use": "enc", "kid": key.kid, "k": k}]}, indent=1).encode()
+
+
+def _parse(path: Path) -> tuple[SealingKey, ...]:
+    try:
+        keys = tuple(
+            SealingKey(str(item["kid"]), base64.urlsafe_b64decode(item["k"] + "=" * (-len(item["k"]) % 4)))
+            for item in json.loads(path.read_bytes())["keys"]
+        )
+    except (ValueError, KeyError, TypeError, binascii.Error):
+        raise SecretsError(f"expected a JWK set in {path}; delete it to sign everybody out and start anew") from None
+    if not keys or any(len(key.secret) != 32 for key in keys) or len({key.kid for key in keys}) != len(keys):
+        raise SecretsError(f"expected keys of 32 bytes with different kid in {path}")
+    return keys
+
+
+def _create(path: Path, content: bytes) -> None:
+    """Write a new file, whole or not at all; when another process was faster, its file stands."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # link() refuses to replace, which rename() would not
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,180 @@
+"""The bridge, put together: engines, journal, tunnels and uplink."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from cloudtolocalllm import __version__
+from cloudtolocalllm.bridge.acceptor import BridgeAcceptor
+from cloudtolocalllm.bridge.control import RevokedError, Uplink, websocket_url
+from cloudtolocalllm.bridge.engines.address import EngineAddress
+from cloudtolocalllm.bridge.engines.catalog import Catalog
+from cloudtolocalllm.bridge.engines.engine import Engine
+from cloudtolocalllm.bridge.engines.health import HealthWatch
+from cloudtolocalllm.bridge.engines.probe import WELL_KNOWN_PORTS, probe
+from cloudtolocalllm.bridge.exchange import Desk
+from cloudtolocalllm.bridge.journal import Journal
+from cloudtolocalllm.bridge.pairing import Credential
+from cloudtolocalllm.bridge.settings import BridgeSettings
+from cloudtolocalllm.bridge.tunnels import Tunnels
+from cloudtolocalllm.contracts.authorize import TUNNEL_TARGET
+from cloudtolocalllm.contracts.control import EngineKind
+from cloudtolocalllm.link.client import DialTarget
+from cloudtolocalllm.runtime.clock import Clock, SystemClock
+from cloudtolocalllm.runtime.tasks import TaskSet
+
+log = logging.getLogger(__name__)
+
+PROBE_INTERVAL = 15.0
+"""Seconds between two looks for engines that were started later."""
+EXPIRE_INTERVAL = 30.0
+"""Seconds between two looks for answers that are too old to be kept."""
+FIRST_CHECK = 2.0
+"""Seconds that the first check of all engines may take before the bridge goes on."""
+MAX_ENGINES = 32
+"""As many as a presence report holds."""
+
+
+class Bridge:
+    """One bridge. `start`, then `run`, then `close`."""
+
+    def __init__(self, settings: BridgeSettings, *, clock: Clock | None = None) -> None:
+        """Put the parts together; nothing is connected yet."""
+        self._settings = settings
+        clock = clock or SystemClock()
+        self.catalog = Catalog(allow_cloud_models=settings.allow_cloud_models, monotonic=clock.monotonic)
+        self.journal = Journal(settings.journal_bytes)
+        self._clock = clock
+        self._health = HealthWatch()
+        self._tasks = TaskSet()
+        desk = self._desk = Desk(self.catalog, self._health, self.journal, self._tasks, clock, settings.load_grace)
+        self.acceptor = BridgeAcceptor(desk, allow=settings.allow)
+        self.tunnels = Tunnels(self._target, self.acceptor)
+        self.uplink = Uplink(
+            settings.server,
+            self._credential,
+            name=settings.name,
+            version=__version__,
+            statuses=lambda: self.catalog.statuses,
+            on_wake=self.tunnels.wake,
+            on_welcome=self._welcomed,
+        )
+        self.on_welcome: Callable[[], None] | None = None
+
+    async def start(self) -> None:
+        """Find the engines and look how they are."""
+        settings = self._settings
+        for url in settings.engines:
+            self._add(EngineAddress.parse(url, settings.engine_keys), None)
+        if settings.demo_engine:
+            self._add(EngineAddress.parse(settings.demo_engine, settings.engine_keys), EngineKind.DEMO)
+        if not settings.engines:
+            await self._probe()
+            self._health.every(PROBE_INTERVAL, self._probe, "looking for engines")
+        self._health.every(EXPIRE_INTERVAL, self._expire, "forgetting old answers")
+        engines = list(self.catalog.engines)
+        checks = [self._tasks.start(engine.check(), f"first check of {engine.id}") for engine in engines]
+        if checks:
+            await asyncio.wait(checks, timeout=FIRST_CHECK)
+        if not engines:
+            log.warning("no model engine was found; start Ollama, or give its URL with --engine")
+
+    async def run(self) -> None:
+        """Hold the control connection; tunnels are dialled when it says so.
+
+        Raises:
+            RevokedError: The server does not want us any more.
+        """
+        await self.uplink.run()
+
+    async def close(self) -> None:
+        """Drain and end everything."""
+        await self.tunnels.close(self._settings.drain_grace)
+        await self._health.close()
+        await self._tasks.close()
+        self._desk.abort()
+        for engine in self.catalog.engines:
+            await engine.close()
+
+    def _add(self, address: EngineAddress, kind: EngineKind | None) -> None:
+        taken = {engine.id for engine in self.catalog.engines}
+        label = "engine" if kind is None else kind.value
+        engine_id = f"{label}-{address.port}"
+        serial = 2
+        while engine_id in taken:
+            engine_id = f"{label}-{address.port}-{serial}"
+            serial += 1
+        engine = Engine(
+            engine_id,
+            address,
+            self.uplink.presence_changed,
+            kind=kind,
+            connect_timeout=self._settings.connect_timeout,
+        )
+        self.catalog.add(engine)
+        self._health.add(engine)
+        log.info("engine", extra={"engine": engine_id, "address": address.authority})
+
+    async def _probe(self) -> None:
+        known = {engine.address.port for engine in self.catalog.engines if engine.address.is_local}
+        server = EngineAddress.parse(self._settings.server)
+        if server.is_local:
+            known.add(server.port)  # our own edge is no engine
+        for port, kind in (await probe([port for port in WELL_KNOWN_PORTS if port not in known])).items():
+            if len(self.catalog.engines) < MAX_ENGINES:
+                self._add(EngineAddress("127.0.0.1", port), kind)
+                await self.catalog.engines[-1].check()
+                self.uplink.presence_changed()
+
+    async def _expire(self) -> None:
+        self.journal.expire(self._clock.monotonic())
+
+    def _credential(self) -> Credential:
+        return Credential.load(self._settings.credential_file)
+
+    async def _target(self) -> DialTarget:
+        credential = self._credential()
+        return DialTarget(
+            websocket_url(self._settings.server, TUNNEL_TARGET),
+            {"Authorization": f"Bearer {credential.credential}"},
+        )
+
+    def _welcomed(self) -> None:
+        if self.on_welcome is not None:
+            self.on_welcome()
+
+
+async def serve(settings: BridgeSettings, stop: asyncio.Event, *, on_ready: Callable[[], None] | None = None) -> None:
+    """Run a bridge until `stop` is set or the server revokes it.
+
+    Args:
+        settings: What it was told.
+        stop: Ends it; running answers get the drain grace.
+        on_ready: Called when the server has taken it for the first time.
+
+    Raises:
+        PairingError: There is no credential.
+    """
+    Credential.load(settings.credential_file)
+    server = EngineAddress.parse(settings.server)
+    if not server.tls and not server.is_local:
+        log.warning("the server's URL is http: everyone on the way can read and change what passes")
+    bridge = Bridge(settings)
+    waiting = [on_ready] if on_ready is not None else []
+    bridge.on_welcome = lambda: waiting.pop()() if waiting else None
+    tasks = TaskSet(limit=2)
+    try:
+        await bridge.start()
+        stopped = tasks.start(stop.wait(), "stop")
+        held = tasks.start(_hold(bridge), "uplink")
+        await asyncio.wait((stopped, held), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await tasks.close()
+        await bridge.close()
+
+
+async def _hold(bridge: Bridge) -> None:
+    try:
+        await bridge.run()
+    except RevokedError as error:
+        log.error("this bridge was revoked", extra={"fault": str(error)})  # noqa: TRY400 - a traceback tells nothing

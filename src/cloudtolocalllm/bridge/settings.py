@@ -1,0 +1,90 @@
+"""What a bridge can be told."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cloudtolocalllm.bridge.guard import OPTIONAL_ROUTES
+from cloudtolocalllm.runtime.settings import setting
+
+
+def _http_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected a URL such as http://127.0.0.1:8080")
+    if parts.query or parts.fragment:
+        raise ValueError("expected a URL without query and fragment")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError("expected a port between 1 and 65535") from None
+    return text.rstrip("/")
+
+
+def _http_urls(text: str) -> tuple[str, ...]:
+    return tuple(_http_url(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _optional_url(text: str) -> str:
+    return _http_url(text) if text else ""
+
+
+def _routes(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if any(name not in OPTIONAL_ROUTES for name in names):
+        raise ValueError("expected some of " + ", ".join(sorted(OPTIONAL_ROUTES)))
+    return names
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    if any("=" not in part for part in parts):
+        raise ValueError("expected HOST:PORT=KEY, separated by commas")
+    return parts
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("expected a number of seconds") from None
+    if not 0 < value < 86_400:
+        raise ValueError("expected a number of seconds above 0 and below a day")
+    return value
+
+
+@dataclass(frozen=True)
+class BridgeSettings:
+    """One bridge's settings."""
+
+    server: str = setting("URL of the cloud side that this bridge dials.", parse=_http_url)
+    credential_file: Path = setting("JSON file with bridge_id and credential, written by pairing, mode 0600.")
+    name: str = setting("Name under which people see this machine.", default=platform.node()[:128] or "bridge")
+    engines: tuple[str, ...] = setting(
+        "URLs of model engines, separated by commas; empty to look on the well-known local ports. "
+        "An API key may stand in front of the host: http://:KEY@host.",
+        default=(),
+        parse=_http_urls,
+    )
+    engine_keys: tuple[str, ...] = setting(
+        "API keys of engines as HOST:PORT=KEY, separated by commas.", default=(), parse=_keys
+    )
+    demo_engine: str = setting("URL of the scripted demo engine, or empty.", default="", parse=_optional_url)
+    allow: tuple[str, ...] = setting(
+        "Routes of Ollama that change its models and are refused otherwise: pull, delete, copy.",
+        default=(),
+        parse=_routes,
+    )
+    allow_cloud_models: bool = setting(
+        "Whether Ollama's cloud models, which send prompts on to ollama.com, may be used.", default=False
+    )
+    load_grace: float = setting(
+        "Seconds for which a model goes on loading although its client went away.", default=120.0, parse=_positive
+    )
+    journal_bytes: int = setting("Bytes of memory for answers kept for re-attaching.", default=64 * 1024 * 1024)
+    connect_timeout: float = setting("Seconds to wait for a connection to an engine.", default=5.0, parse=_positive)
+    drain_grace: float = setting("Seconds for which running answers may end at a stop.", default=5.0, parse=_positive)
+    leash_fd: int | None = setting(
+        "Descriptor whose end tells that the starting process is gone; unset for none.", default=None
+    )

@@ -1,0 +1,37 @@
+"""The edge's process."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from cloudtolocalllm.edge.app import Edge
+from cloudtolocalllm.edge.headers import SECURITY
+from cloudtolocalllm.edge.settings import EdgeSettings
+from cloudtolocalllm.edge.static import Site
+from cloudtolocalllm.runtime.http1 import HttpServer
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: EdgeSettings, stop: asyncio.Event, *, ready: Callable[[int], None] | None = None) -> None:
+    """Serve until `stop` is set, then let the answers under way finish.
+
+    Args:
+        settings: What was configured.
+        stop: Set to end it.
+        ready: Called with the port once it listens.
+    """
+    site = Site(settings.web_root) if settings.web_root is not None else None
+    if site is None:
+        log.warning("there is no web build, so there is no page; make install builds it")
+    edge = Edge(settings, site)
+    server = HttpServer(edge, error_headers=SECURITY)
+    try:
+        port = await server.listen_tcp(settings.listen_host, settings.listen_port)
+        log.info("listening", extra={"host": settings.listen_host, "port": port})
+        if ready is not None:
+            ready(port)
+        await stop.wait()
+    finally:
+        await server.close(settings.drain_grace)
+        await edge.close()

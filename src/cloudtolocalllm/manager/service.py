@@ -1,0 +1,126 @@
+"""The composition root of streaming-proxy-manager."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from cloudtolocalllm.contracts.endpoint import Endpoint
+from cloudtolocalllm.manager.drivers.process import ProcessDriver
+from cloudtolocalllm.manager.http import make_app, read_token
+from cloudtolocalllm.manager.probe import HttpProbe
+from cloudtolocalllm.manager.reconciler import Reconciler
+from cloudtolocalllm.manager.settings import ManagerSettings
+from cloudtolocalllm.runtime.clock import SystemClock
+from cloudtolocalllm.runtime.lifecycle import run
+
+log = logging.getLogger(__name__)
+
+HTTP_GRACE = 3
+"""Seconds that calls under way have to end; without a reconciler they fail at once anyway."""
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn inside our own loop and life: signals are runtime.lifecycle's."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signal handlers as they are."""
+        yield
+
+
+def build(settings: ManagerSettings) -> Reconciler:
+    """Return the reconciler that the settings describe.
+
+    Raises:
+        ValueError: The run folder cannot hold sockets.
+    """
+    probe = HttpProbe()
+    return Reconciler(
+        ProcessDriver(settings.process(), probe),
+        probe,
+        SystemClock(),
+        settings.policy(),
+        stop_grace=settings.stop_grace,
+        poll_interval=settings.poll_interval,
+        stop_on_exit=settings.stop_proxies_on_exit,
+    )
+
+
+async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set.
+
+    After: if so told, no proxy, socket or folder of one is left; in any case no process of the manager's own.
+
+    Raises:
+        ValueError: A setting does not fit; the text says which and what was expected.
+        OSError: The token file cannot be read, or nothing can listen at the endpoint.
+        DriverError: Another manager has the run folder, or the fork server does not start.
+    """
+    token = read_token(_text(settings.token_file))
+    reconciler = build(settings)
+    listener = _listen(settings.listen)
+    config = uvicorn.Config(
+        make_app(reconciler, token),
+        http="httptools",
+        ws="none",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=HTTP_GRACE,
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    server = _Server(config)
+    try:
+        async with asyncio.TaskGroup() as group:
+            http = group.create_task(server.serve(sockets=[listener]))
+            await reconciler.run(stop)
+            # Last, so that callers get an answer while the proxies drain.
+            server.should_exit = True
+            await http
+    finally:
+        listener.close()
+        if settings.listen.path is not None:
+            _remove(Path(settings.listen.path))
+
+
+def main(settings: ManagerSettings) -> None:
+    """Run the service until it is told to stop by a signal or the end of its leash."""
+    run(functools.partial(serve, settings), leash=settings.leash_fd)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _listen(endpoint: Endpoint) -> socket.socket:
+    """Return a bound socket; a Unix one with mode 0600, in place of a stale one."""
+    if endpoint.path is None:
+        return socket.create_server((endpoint.host or "127.0.0.1", endpoint.port or 0))
+    path = Path(endpoint.path)
+    if path.is_socket():
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)  # between bind and chmod anyone could connect
+    try:
+        listener.bind(str(path))
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    return listener

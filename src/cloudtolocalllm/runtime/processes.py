@@ -1,0 +1,19 @@
+"""Facts about processes from /proc (Linux)."""
+
+from pathlib import Path
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot, or None when there is none with this id.
+
+    Together with the id it names one process for good: ids are reused, pairs are not. A zombie counts as no process.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # proc(5): the name (field 2) is in parentheses and may itself contain blanks and parentheses.
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[19])

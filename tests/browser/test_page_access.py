@@ -1,0 +1,144 @@
+"""The page is usable by everybody: axe-core finds nothing, nothing overflows, keys suffice; and it is small."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from playwright.sync_api import Page, expect
+from tests.browser.conftest import Chat
+from tests.browser.home import DIST, Answer, Server, engine, problem, status, tokens
+from tests.support.require import require
+
+pytestmark = pytest.mark.browser
+
+AXE = Path(__file__).resolve().parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
+FIRST_LOAD_LIMIT = 150_000
+"""Bytes of JavaScript and CSS, gzip."""
+
+MARKDOWN = """## Merging intervals
+
+Sort by start, then **extend or append**. It runs in `O(n log n)`.
+
+1. Sort the list.
+2. Walk it once:
+   - extend the last interval, or
+   - append a new one.
+
+```python
+def merge(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(intervals):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((start, end))
+    return merged
+```
+
+| Case | Input | Output |
+|---|---|--:|
+| overlap | `[(1, 3), (2, 6)]` | `[(1, 6)]` |
+| apart | `[(1, 2), (4, 5)]` | unchanged |
+
+> Intervals that only touch are merged as well.
+
+- [x] sorted
+- [ ] tested, see [the manual](https://docs.python.org/3/)
+"""
+
+
+def check(page: Page) -> None:
+    """Expect no violation and no sideways scrolling."""
+    require(AXE.is_file(), "axe-core", "cd web && npm ci")
+    page.evaluate(AXE.read_text())
+    result: dict[str, Any] = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    found = [(v["id"], v["help"], [node["html"][:160] for node in v["nodes"]]) for v in result["violations"]]
+    assert found == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 1100, 3840])
+def test_every_screen_is_accessible(page: Page, server: Server, scheme: Literal["light", "dark"], width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 700})
+    page.emulate_media(color_scheme=scheme)
+    page.goto(server.url)
+    expect(page.get_by_role("heading", name="Sign in to chat")).to_be_visible()
+    check(page)
+    server.home.signed_in = True
+    server.home.show(status("ready", engine("demo")))
+    page.get_by_role("button", name="look again").click()
+    expect(page.get_by_test_id("status")).to_have_text("Ready")
+    expect(page.get_by_label("Model", exact=True)).to_have_value("llama3.2:3b")
+    check(page)
+    chat = Chat(page, server.home, server.url)
+    refusal = problem("engine-error", 502, "The model engine broke off", "Look at its log.")
+    answer = Answer(tokens([MARKDOWN], thought="Let me think."), hold_after=2)
+    server.home.answers = [answer, Answer(refusal=refusal)]
+    chat.ask("Merge overlapping intervals")
+    expect(page.get_by_test_id("status")).to_have_text("Answering")
+    check(page)
+    answer.go.set()
+    chat.expect_outcome("done")
+    chat.ask("And now fail")
+    chat.expect_outcome("failed")
+    server.home.show(status("engine-down", engine("ollama", "down")))
+    expect(page.get_by_test_id("status")).to_have_text("Engine down")
+    page.get_by_role("button", name="Status:").click()
+    check(page)
+
+
+def test_everything_is_reached_by_keyboard(chat: Chat) -> None:
+    names: list[str] = []
+    chat.page.evaluate("document.activeElement.blur()")
+    for _ in range(12):
+        chat.page.keyboard.press("Tab")
+        names.append(
+            chat.page.evaluate(
+                "(e => e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent)"
+                "(document.activeElement)"
+            )
+        )
+    for name in ["Status: Ready", "New chat", "Sign out", "Conversation", "Message", "Model"]:
+        assert name in names
+
+
+def test_a_long_conversation_opens_with_its_end(chat: Chat) -> None:
+    chat.page.evaluate(
+        """() => {
+            const messages = [];
+            for (let n = 0; n < 200; n++) {
+                messages.push({id: `q${n}`, role: "user", text: `question ${n}`});
+                messages.push({id: `a${n}`, role: "assistant", text: `answer **${n}**`, thought: "", model: "m",
+                    outcome: "done", problem: null, figures: null});
+            }
+            localStorage.setItem("c2l.conversation.v1", JSON.stringify({user: "u_owner", messages}));
+        }"""
+    )
+    chat.page.reload()
+    expect(chat.page.get_by_text("answer 199")).to_be_in_viewport()
+    expect(chat.page.locator("article")).to_have_count(30)
+    chat.page.get_by_role("button", name="Show earlier messages").click()
+    expect(chat.page.locator("article")).to_have_count(90)
+
+
+def test_the_first_load_is_small_and_compressed_beforehand() -> None:
+    require((DIST / "index.html").is_file(), "the built page", "cd web && npm ci && npm run build")
+    names = re.findall(r'(?:src|href)="/(assets/[^"]+)"', (DIST / "index.html").read_text())
+    assert {Path(name).suffix for name in names} == {".js", ".css"}
+    total = 0
+    for name in names:
+        assert (DIST / f"{name}.br").stat().st_size < (DIST / f"{name}.gz").stat().st_size
+        total += (DIST / f"{name}.gz").stat().st_size
+    assert total <= FIRST_LOAD_LIMIT
+    assert not list(DIST.rglob("*.map"))
+
+
+def test_the_page_has_nothing_inline() -> None:
+    require((DIST / "index.html").is_file(), "the built page", "cd web && npm ci && npm run build")
+    text = (DIST / "index.html").read_text()
+    assert not re.search(r"<script(?![^>]*\bsrc=)", text)
+    assert "<style" not in text
+    assert not re.search(r"\s(?:style|on\w+)=", text)
+    assert "://" not in re.sub(r'xmlns="[^"]+"', "", text)

@@ -1,0 +1,112 @@
+"""A manager that does as it is told: the manager's HTTP API on a Unix socket, with settable faults."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+TOKEN = "manager-token-of-a-test-0123456789"
+
+
+@dataclass
+class ScriptedManager:
+    """What it answers, and what it was asked."""
+
+    path: Path
+    instances: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By user."""
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    """Methods and targets, in order."""
+    capacity: int = 1_000
+    delay: float = 0.0
+    """Seconds before each answer to PUT."""
+    broken: bool = False
+    """Whether it answers nonsense."""
+    made: int = 0
+    refused_tokens: int = 0
+
+    def instance(self, user: str) -> dict[str, Any]:
+        self.made += 1
+        name = f"px-{self.made:016x}"
+        return {
+            "id": name,
+            "user": user,
+            "endpoint": f"unix:{self.path.parent}/{name}.sock",
+            "key": f"{self.made:064x}",
+            "state": "ready",
+            "created": 1.0,
+        }
+
+    def puts(self) -> int:
+        return sum(method == "PUT" for method, _ in self.asked)
+
+    async def answer(self, method: str, target: str) -> tuple[int, Any, str]:
+        """Return status, content and Retry-After."""
+        self.asked.append((method, target))
+        path, _, query = target.partition("?")
+        if self.broken:
+            return 200, "nonsense", ""
+        if path == "/v1/stats":
+            return 200, {"starts": self.made}, ""
+        if path == "/v1/instances":
+            listed = [{**i, "in_flight": 0, "bridges": 0} for i in self.instances.values()]
+            return 200, {"instances": [{k: v for k, v in i.items() if k != "key"} for i in listed]}, ""
+        user = path.removeprefix("/v1/instances/")
+        if method == "PUT":
+            await asyncio.sleep(self.delay)
+            if user not in self.instances and len(self.instances) >= self.capacity:
+                return 503, {}, "7"
+            if user not in self.instances or query == "check=true":
+                self.instances[user] = self.instance(user)
+            return 200, self.instances[user], ""
+        if method == "DELETE":
+            self.instances.pop(user, None)
+            return 204, None, ""
+        if user in self.instances:
+            return 200, self.instances[user], ""
+        return 404, {}, ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                method, target, _ = head.split("\r\n", 1)[0].split(" ")
+                status, retry_after = 401, ""
+                value: Any = {}
+                if f"\r\nauthorization: bearer {TOKEN}\r\n" in head.lower():
+                    status, value, retry_after = await self.answer(method, target)
+                else:
+                    self.refused_tokens += 1
+                body = b"" if value is None else json.dumps(value).encode()
+                lines = [f"HTTP/1.1 {status} X", "content-type: application/json"]
+                lines += [] if value is None else [f"content-length: {len(body)}"]
+                lines += [f"retry-after: {retry_after}"] if retry_after else []
+                writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def scripted_manager(folder: Path) -> AsyncIterator[ScriptedManager]:
+    """Run one on `folder`/m.sock."""
+    manager = ScriptedManager(folder / "m.sock")
+    writers: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.add(writer)
+        await manager.serve(reader, writer)
+
+    server = await asyncio.start_unix_server(serve, manager.path)
+    try:
+        yield manager
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.sleep(0)

@@ -1,0 +1,15 @@
+import "@/app/app.css";
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { App } from "@/app/App";
+import { startSession } from "@/store/session";
+
+const root = document.getElementById("root");
+if (root === null) throw new Error("expected an element with the id root in index.html");
+
+void startSession();
+createRoot(root).render(
+  <StrictMode>
+    <App />
+  </StrictMode>,
+);

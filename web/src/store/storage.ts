@@ -1,0 +1,28 @@
+/** The browser's storage: read with a check, written best effort (it may be full, or switched off). */
+
+/** Returns what is stored, or `null` if there is nothing or it does not pass `decode`; a bad entry is removed. */
+export function load<T>(key: string, decode: (value: unknown) => T): T | null {
+  try {
+    const stored = localStorage.getItem(key);
+    return stored === null ? null : decode(JSON.parse(stored));
+  } catch {
+    remove(key);
+    return null;
+  }
+}
+
+export function save(key: string, value: unknown): void {
+  try {
+    localStorage.setItem(key, JSON.stringify(value));
+  } catch {
+    // Full or forbidden: the page works without, it only forgets on reload.
+  }
+}
+
+export function remove(key: string): void {
+  try {
+    localStorage.removeItem(key);
+  } catch {
+    // Storage is switched off: there is nothing to remove.
+  }
+}

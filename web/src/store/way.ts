@@ -1,0 +1,34 @@
+/** The way home: what the server says of machine and engine, and whether the server itself can be heard. */
+import { create } from "zustand";
+import { EventStream } from "@/net/event-stream";
+import { decodeStatus, type WayStatus } from "@/net/status";
+import { checkSession } from "@/store/session";
+
+interface WayStore {
+  /** `null` before the first document. */
+  readonly status: WayStatus | null;
+  readonly contact: "connecting" | "heard" | "lost";
+}
+
+export const useWay = create<WayStore>(() => ({ status: null, contact: "connecting" }));
+
+/** Follows the status until the returned function is called. */
+export function followWay(): () => void {
+  const stream = new EventStream("/api/streaming/events", {
+    onDocument(value) {
+      try {
+        useWay.setState({ status: decodeStatus(value), contact: "heard" });
+      } catch {
+        // A document of a newer server that this page cannot read: keep the last true status.
+      }
+    },
+    onLost(status) {
+      useWay.setState({ contact: "lost" });
+      if (status === 401) void checkSession();
+    },
+  });
+  return () => {
+    stream.close();
+    useWay.setState({ status: null, contact: "connecting" });
+  };
+}
