@@ -3,6 +3,7 @@
 import asyncio
 
 from bench.case import Bench
+from bench.cases.cpu_per_token import groups_of
 from bench.engines import question
 from bench.http import Target
 from bench.load import Job, in_process
@@ -15,7 +16,7 @@ STALL = 6.0
 BAR = 1.0
 """Megabytes, all hops together."""
 MEGABYTE = 1024 * 1024
-HOPS = ("edge", "bridge")
+HOPS = ("edge", "proxy", "bridge")
 
 
 async def run(bench: Bench) -> list[Result]:
@@ -24,25 +25,27 @@ async def run(bench: Bench) -> list[Result]:
     through = chat(bench.stack, bench.stack.api_key, content)
     await in_process(Job("streams", (through,), count=1, seconds=2.0))
     processes = bench.stack.processes()
-    pids = [process.pid for name, process in processes.items() if name in HOPS or name.startswith("px-")]
-    growth = await _growth(through, pids)
+    hops = groups_of(processes)
+    growths = await _growth(through, {name: hops[name] for name in HOPS})
     baseline = None
     if (peer := bench.peers.get("nginx")) is not None:
         target = Target.at("nginx", peer.url + "/api/chat", content)
         await in_process(Job("streams", (target,), count=1, seconds=2.0))
-        baseline = await _growth(target, peer.pids) / MEGABYTE
-    note = f"PSS growth of edge, proxy and bridge, stalled for {STALL:.0f} s; baseline: nginx"
-    return [Result("stalled_reader_growth", growth / MEGABYTE, "MB", baseline, BAR, note=note)]
+        baseline = (await _growth(target, {"nginx": peer.pids}))["nginx"]
+    each = ", ".join(f"{name} {growth:.2f}" for name, growth in growths.items())
+    note = f"PSS growth within {STALL:.0f} s: {each}; baseline: nginx"
+    return [Result("stalled_reader_growth", sum(growths.values()), "MB", baseline, BAR, note=note)]
 
 
-async def _growth(target: Target, pids: list[int]) -> int:
-    before = pss_of(pids)
+async def _growth(target: Target, groups: dict[str, list[int]]) -> dict[str, float]:
+    """Return by how many megabytes each group of processes grew at most."""
+    before = {name: pss_of(pids) for name, pids in groups.items()}
     load = asyncio.ensure_future(in_process(Job("streams", (target,), count=1, seconds=STALL + 1, stall=True)))
-    most = before
+    most = dict(before)
     for _ in range(int(STALL / 0.5)):
         await asyncio.sleep(0.5)
-        most = max(most, pss_of(pids))
+        most = {name: max(most[name], pss_of(pids)) for name, pids in groups.items()}
     outcome = await load
     if outcome.errors or not outcome.first:
         raise RuntimeError(f"expected a stalled stream, got {outcome.errors[:3]}")
-    return most - before
+    return {name: (most[name] - before[name]) / MEGABYTE for name in groups}

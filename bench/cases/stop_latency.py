@@ -66,11 +66,33 @@ def _no_slot(content: bytes) -> bool:
     return not any(slot["is_processing"] for slot in json.loads(content))
 
 
+class _Observer:
+    """Asks the engine again and again, on a new connection whenever it closes the old one."""
+
+    def __init__(self, stats: Target, is_idle: Callable[[bytes], bool]) -> None:
+        self._stats = stats
+        self._is_idle = is_idle
+        self._client: Client | None = None
+
+    async def idle(self) -> bool:
+        while True:
+            if self._client is None or self._client.transport.is_closing():
+                self._client = await Client.connect(self._stats)
+            try:
+                return self._is_idle((await self._client.fetch(self._stats.message))[1])
+            except ConnectionError:
+                self._client.close()
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+
 async def _stops(target: Target, stats: Target, is_idle: Callable[[bytes], bool], times: int) -> list[float]:
-    observer = await Client.connect(stats)
+    observer = _Observer(stats, is_idle)
     found = []
     for i in range(times):
-        if not is_idle((await observer.fetch(stats.message))[1]):
+        if not await observer.idle():
             raise RuntimeError("expected the engine to be idle before the next answer")
         client = await Client.connect(target)
         flowing = asyncio.Event()
@@ -79,7 +101,7 @@ async def _stops(target: Target, stats: Target, is_idle: Callable[[bytes], bool]
         await asyncio.sleep(0.1 + 0.01 * i)
         began = time.monotonic()
         client.close()
-        while not is_idle((await observer.fetch(stats.message))[1]):
+        while not await observer.idle():
             if time.monotonic() - began > PATIENCE:
                 raise RuntimeError(f"expected {target.name}{CHAT} to be stopped within {PATIENCE} s")
             await asyncio.sleep(0.001)

@@ -209,18 +209,21 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _events(self) -> None:
-        if not self.home.signed_in or not self.home.events_up:
+        if not self._may_follow():
             self._json(503 if self.home.signed_in else 401, problem("overloaded", 503, "Too much", "Later."))
             return
         self._head(200, "text/event-stream", ("transfer-encoding", "chunked"))
         seen = -1
         try:
-            while self.home.signed_in and self.home.events_up and not self.server.closing:
+            while self._may_follow():
                 seen, document = self.home.next_status(seen)
                 self._chunk(b": keep-alive\n\n" if document is None else event(document))
         except OSError:
             pass  # the page went away
         self.close_connection = True
+
+    def _may_follow(self) -> bool:
+        return self.home.signed_in and self.home.events_up and not self.server.closing
 
     def _attach(self, exchange_id: str) -> None:
         answer = self.home.exchanges.get(exchange_id)

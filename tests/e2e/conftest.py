@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.engines import EngineProcess, demo_engine, llama_server, ollama_standin
+from tests.support.gguf_model import SLOW
 from tests.support.stack import Stack, running_stack
 
 
@@ -40,25 +41,39 @@ def paced() -> Iterator[EngineProcess]:
 @pytest.fixture(scope="package")
 def openai_stack(real_engine: EngineProcess) -> Iterator[Stack]:
     """The platform before the real engine."""
-    with tempfile.TemporaryDirectory(prefix="c2l-test-") as folder, running_stack(
-        Path(folder) / "data", engines=[real_engine.url]
-    ) as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="c2l-test-") as folder,
+        running_stack(Path(folder) / "data", engines=[real_engine.url]) as stack,
+    ):
         yield stack
 
 
 @pytest.fixture(scope="package")
 def ollama_stack(standin: EngineProcess) -> Iterator[Stack]:
     """The platform before Ollama's API and the real engine behind it."""
-    with tempfile.TemporaryDirectory(prefix="c2l-test-") as folder, running_stack(
-        Path(folder) / "data", engines=[standin.url]
-    ) as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="c2l-test-") as folder,
+        running_stack(Path(folder) / "data", engines=[standin.url]) as stack,
+    ):
         yield stack
 
 
 @pytest.fixture(scope="package")
 def paced_stack(paced: EngineProcess) -> Iterator[Stack]:
     """The platform before the scripted engine."""
-    with tempfile.TemporaryDirectory(prefix="c2l-test-") as folder, running_stack(
-        Path(folder) / "data", engines=[paced.url]
-    ) as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="c2l-test-") as folder,
+        running_stack(Path(folder) / "data", engines=[paced.url]) as stack,
+    ):
         yield stack
+
+
+@pytest.fixture(scope="package")
+def slow_stack() -> Iterator[tuple[Stack, EngineProcess]]:
+    """The platform before a real engine that goes on for long, and that engine."""
+    with (
+        llama_server(SLOW) as engine,
+        tempfile.TemporaryDirectory(prefix="c2l-test-") as folder,
+        running_stack(Path(folder) / "data", engines=[engine.url]) as stack,
+    ):
+        yield stack, engine

@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
+import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-from tests.support.engines import EngineProcess, demo_engine
+from tests.support.engines import EngineProcess
 from tests.support.fault_proxy import FaultProxy
 from tests.support.stack import Stack, running_stack, wait_for
 
@@ -38,9 +41,10 @@ async def text_of(response: httpx.Response, arrived: list[float] | None = None) 
 
 
 async def ask(url: str, headers: dict[str, str], tokens: int, pace: float, arrived: list[float] | None = None) -> str:
-    async with httpx.AsyncClient(timeout=60) as client, client.stream(
-        "POST", f"{url}/api/chat", json=question(tokens, pace), headers=headers
-    ) as response:
+    async with (
+        httpx.AsyncClient(timeout=60) as client,
+        client.stream("POST", f"{url}/api/chat", json=question(tokens, pace), headers=headers) as response,
+    ):
         assert response.status_code == 200, await response.aread()
         return await text_of(response, arrived)
 
@@ -49,25 +53,37 @@ async def test_the_tunnel_is_cut_ten_times_in_one_answer(short_dir: Path, paced:
     """The text is the engine's own and no gap is over 2 s."""
     expected = await ask(paced.url, {}, 400, 0)
     with running_stack(short_dir, engines=[paced.url]) as stack:
-        async with FaultProxy("127.0.0.1", stack.port) as fault:
-            async with second_bridge(stack, paced, fault):
-                arrived: list[float] = []
-                answer = asyncio.ensure_future(ask(f"{stack.url}/ollama", stack.headers, 400, 50, arrived))
+        async with FaultProxy("127.0.0.1", stack.port) as fault, second_bridge(stack, paced, fault):
+            arrived: list[float] = []
+            async with asyncio.TaskGroup() as tasks:
+                answer = tasks.create_task(ask(f"{stack.url}/ollama", stack.headers, 400, 50, arrived))
                 cuts = 0
                 for how in ("rst", "fin") * 5:
                     await asyncio.sleep(0.6)
                     cuts += fault.cut(how)
-                text = await answer
+            text = answer.result()
     assert cuts >= 10
     assert text == expected
-    assert max(after - before for before, after in zip(arrived, arrived[1:], strict=False)) < 2.0
+    assert max(after - before for before, after in itertools.pairwise(arrived)) < 2.0
 
 
 @contextlib.asynccontextmanager
-async def second_bridge(stack: Stack, engine: EngineProcess, fault: FaultProxy):  # type: ignore[no-untyped-def]
-    """Stop the stack's own bridge and run one that dials through the fault proxy."""
-    raise NotImplementedError
-    yield
+async def second_bridge(stack: Stack, engine: EngineProcess, fault: FaultProxy) -> AsyncIterator[None]:
+    """Run a bridge that dials through the fault proxy. The newest bridge is the first choice, so it serves."""
+    command = [sys.executable, "-m", "cloudtolocalllm", "bridge", "--server", f"http://127.0.0.1:{fault.port}"]
+    command += ["--key", stack.api_key, "--engine", engine.url, "--data-dir", str(stack.data_dir / "second")]
+    process = await asyncio.create_subprocess_exec(*command, "--name", "second", stdout=asyncio.subprocess.DEVNULL)
+    try:
+        async with httpx.AsyncClient(headers=stack.headers) as client, asyncio.timeout(20):
+            while True:
+                bridges = (await client.get(f"{stack.url}/api/bridge")).json()
+                if any(bridge["name"] == "second" and bridge["connected"] for bridge in bridges):
+                    break
+                await asyncio.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 20)
 
 
 async def test_a_killed_proxy_costs_its_user_only(short_dir: Path, paced: EngineProcess) -> None:
@@ -79,32 +95,24 @@ async def test_a_killed_proxy_costs_its_user_only(short_dir: Path, paced: Engine
         assert time.monotonic() - began < 2.0
 
 
-def test_up_is_killed_and_started_again(short_dir: Path) -> None:
+def test_up_is_killed_and_started_again(short_dir: Path, paced: EngineProcess) -> None:
     """Keys and sessions still hold, and no process or socket of the first start is left."""
-    with demo_engine(load_seconds=0) as engine:
-        with running_stack(short_dir, engines=[engine.url]) as first:
-            cookies = httpx.Client()
-            token = first.sign_in_url.partition("#token=")[2]
-            signed = cookies.post(
-                f"{first.url}/api/auth/sign-in",
-                json={"token": token},
-                headers={"c2l-request": "1", "origin": first.url},
-            )
-            assert signed.status_code == 204
-            assert httpx.get(f"{first.url}/v1/models", headers=first.headers, timeout=20).status_code == 200
-            children = {p.pid: p.create_time() for p in first.processes().values()}
-            assert len(children) >= 5
-            os.kill(first.pid, signal.SIGKILL)
-            first.process.wait(10)
-            with running_stack(short_dir, engines=[engine.url], port=first.port) as second:
-                assert httpx.get(f"{second.url}/v1/models", headers=first.headers, timeout=20).status_code == 200
-                session = cookies.get(f"{second.url}/api/auth/session").json()
-                assert session["signed_in"] is True
-                current = {p.pid for p in second.processes().values()}
-                left = [pid for pid, at in children.items() if lives(pid, at) and pid not in current]
-                assert left == []
-                folders = {path.name for path in (short_dir / "run" / "proxies").iterdir()}
-                assert folders == {instance["id"] for instance in second.instances()}
+    with httpx.Client(timeout=20) as browser, running_stack(short_dir, engines=[paced.url]) as first:
+        token = first.sign_in_url.partition("#token=")[2]
+        ours = {"c2l-request": "1", "origin": first.url}
+        assert browser.post(f"{first.url}/api/auth/sign-in", json={"token": token}, headers=ours).status_code == 204
+        assert browser.get(f"{first.url}/v1/models", headers=first.headers).status_code == 200
+        children = {p.pid: p.create_time() for p in first.processes().values()}
+        assert len(children) >= 5
+        os.kill(first.pid, signal.SIGKILL)
+        first.process.wait(10)
+        with running_stack(short_dir, engines=[paced.url], port=first.port) as second:
+            assert browser.get(f"{second.url}/v1/models", headers=first.headers).status_code == 200
+            assert browser.get(f"{second.url}/api/auth/session").json()["signed_in"] is True
+            current = {p.pid for p in second.processes().values()}
+            assert [pid for pid, at in children.items() if lives(pid, at) and pid not in current] == []
+            folders = {path.name for path in (short_dir / "run" / "proxies").glob("px-*")}
+            assert folders == {instance["id"] for instance in second.instances()}
 
 
 def lives(pid: int, created: float) -> bool:
@@ -120,7 +128,9 @@ def test_stopping_leaves_nothing_behind(short_dir: Path, number: signal.Signals)
     with running_stack(short_dir) as stack:
         assert httpx.get(f"{stack.url}/v1/models", headers=stack.headers, timeout=20).status_code == 200
         processes = list(stack.processes().values())
-        everyone = {p.pid: p.create_time() for parent in processes for p in [parent, *parent.children(recursive=True)]}
+        everyone = {
+            p.pid: p.create_time() for parent in processes for p in [parent, *parent.children(recursive=True)]
+        }
         stack.process.send_signal(number)
         assert stack.process.wait(30) == 0
         assert [pid for pid, at in everyone.items() if lives(pid, at)] == []
@@ -129,9 +139,12 @@ def test_stopping_leaves_nothing_behind(short_dir: Path, number: signal.Signals)
 
 
 def test_a_second_start_names_the_first(short_dir: Path) -> None:
-    with running_stack(short_dir) as stack:
-        with pytest.raises(RuntimeError, match=f"process {stack.pid} "), running_stack(short_dir):
-            pass
+    with (
+        running_stack(short_dir) as stack,
+        pytest.raises(RuntimeError, match=f"process {stack.pid} "),
+        running_stack(short_dir),
+    ):
+        pass
 
 
 def test_no_engine_and_no_demo(short_dir: Path) -> None:

@@ -3,12 +3,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.support.fake_clock import FakeClock
+from tests.support.scripted_manager import TOKEN, ScriptedManager, scripted_manager
 
 from cloudtolocalllm.api.manager_client import CACHE_TTL, ManagerBusyError, ManagerClient, ManagerError
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.contracts.instances import InstanceState
-from tests.support.fake_clock import FakeClock
-from tests.support.scripted_manager import TOKEN, ScriptedManager, scripted_manager
 
 
 @pytest.fixture

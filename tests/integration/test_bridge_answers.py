@@ -57,7 +57,7 @@ async def lose_proxy(at: Home) -> None:
     await until(lambda: any(each.attached and each is not lost for each in at.server.tunnels()))
 
 
-# --- cancel -------------------------------------------------------------------------------------------------------
+# --- cancel ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["openai", "ollama"])
@@ -101,7 +101,7 @@ async def test_delete_stops_an_exchange(tmp_path: Path) -> None:
         assert (await at.answer("DELETE", TARGET + "-other")).problem == "not-found"
 
 
-# --- a model that is being loaded ---------------------------------------------------------------------------------
+# --- a model that is being loaded -----------------------------------------------------------------------------
 
 
 async def test_a_disconnect_while_the_model_loads_waits_for_the_first_byte(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ async def test_loading_is_seen_even_when_the_engine_unloaded_the_model_unnoticed
         assert known.loaded == {"tiny"}
 
 
-# --- the journal --------------------------------------------------------------------------------------------------
+# --- the journal ----------------------------------------------------------------------------------------------
 
 
 async def test_an_answer_goes_on_without_its_proxy_and_is_replayed_and_followed(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ async def test_an_id_that_runs_cannot_be_used_again(tmp_path: Path) -> None:
         assert len(engine.asked) == 1
 
 
-# --- connections ------------------------------------------------------------------------------------------------------
+# --- connections --------------------------------------------------------------------------------------------------
 
 
 async def test_a_kept_alive_connection_that_the_engine_closes_as_it_is_used_costs_nothing(tmp_path: Path) -> None:

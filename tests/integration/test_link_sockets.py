@@ -124,6 +124,23 @@ async def test_fifty_cuts_at_random_lose_and_repeat_nothing(rig: Rig) -> None:
     assert client.tunnel.open_streams == 0
 
 
+def test_it_works_on_asyncios_own_loop() -> None:
+    """As on macOS and Windows, where there is no uvloop."""
+
+    async def transfer() -> None:
+        async with rig_with() as rig:
+            await rig.bridge()
+            answer = Recorder()
+            rig.send(CONTENT, answer)
+            await asyncio.sleep(0.01)
+            rig.network.cut()
+            await asyncio.wait_for(answer.done.wait(), 20)
+            assert bytes(answer.data) == CONTENT
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(transfer())
+
+
 async def test_a_killed_connection_is_resumed_well_under_a_second(rig: Rig) -> None:
     await rig.bridge()
     answer = Recorder()
@@ -347,11 +364,13 @@ async def dial_stub(answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter
 # --- a foreign client ---------------------------------------------------------------------------------------------
 
 
-async def upgraded(port: int, *, protocol: str = SUBPROTOCOL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def upgraded(
+    port: int, *, protocol: str = SUBPROTOCOL, options: str = "Upgrade"
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     key = base64.b64encode(bytes(16)).decode()
     writer.write(
-        f"GET /home HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET /home HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: {options}\r\n"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
         f"Sec-WebSocket-Protocol: {protocol}\r\n\r\n".encode()
     )
@@ -404,6 +423,11 @@ async def test_the_subprotocol_must_be_offered(rig: Rig) -> None:
     with pytest.raises(AssertionError, match="400"):
         await upgraded(rig.port, protocol="chat")
     _, writer = await upgraded(rig.port, protocol=f"chat, {SUBPROTOCOL}")
+    writer.close()
+
+
+async def test_upgrade_may_be_one_of_several_connection_options(rig: Rig) -> None:
+    _, writer = await upgraded(rig.port, options="keep-alive, Upgrade")
     writer.close()
 
 

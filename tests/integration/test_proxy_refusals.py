@@ -109,6 +109,13 @@ async def test_only_the_manager_may_ask_for_figures(token: str | None) -> None:
             assert (await client.get(target, headers)).status == 401
 
 
+async def test_what_names_no_path_is_refused() -> None:
+    async with proxy_rig() as rig:
+        client = await rig.client()
+        client.send("OPTIONS", "*")
+        assert problem(await client.reply()) == "bad-request"
+
+
 async def test_no_bridge_paired_and_bridge_offline_are_told_apart() -> None:
     async with proxy_rig(attach_timeout=0.1) as rig:
         client = await rig.client()

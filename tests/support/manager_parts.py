@@ -109,16 +109,16 @@ class MemoryProbe:
 
     driver: MemoryDriver
     asked: int = 0
-    before_answer: Callable[[], None] | None = None
+    on_ask: Callable[[], None] | None = None
 
     async def healthy(self, endpoint: Endpoint, key: str, *, timeout: float) -> bool:
         raise NotImplementedError
 
     async def stats(self, endpoint: Endpoint, key: str, *, timeout: float) -> ProxyStats:
         self.asked += 1
+        if self.on_ask is not None:
+            self.on_ask()
         await asyncio.sleep(0)
-        if self.before_answer is not None:
-            self.before_answer()
         one = self.driver.running.get(str(endpoint.path).rpartition("/")[2])
         if one is None or not one.answers:
             raise ProbeError("told not to answer")

@@ -36,6 +36,8 @@ class Pair:
         self.bridge = Side(Session(Role.BRIDGE, SESSION_ID, limits=self.limits))
         self.proxy = Side(Session(Role.PROXY, SESSION_ID, limits=self.proxy_limits))
         self.max_bytes = 256 * 1024
+        self.burst = 10**9
+        """Messages that a side gets rid of at once; the rest waits in the session, as behind a full socket."""
 
     @property
     def sides(self) -> tuple[tuple[Side, Side], tuple[Side, Side]]:
@@ -55,7 +57,10 @@ class Pair:
         any_sent = False
         for side, peer in self.sides:
             side.events += side.session.events_received()
-            while (message := side.session.data_to_send(self.max_bytes)) is not None:
+            for _ in range(self.burst):
+                message = side.session.data_to_send(self.max_bytes)
+                if message is None:
+                    break
                 peer.inbox.append(message)
                 any_sent = True
         return any_sent
@@ -71,8 +76,7 @@ class Pair:
 
     def settle(self) -> None:
         """Deliver everything, and what is sent in answer, until nothing is on the way."""
-        self.collect()
-        while self.bridge.inbox or self.proxy.inbox:
+        while self.collect() or self.bridge.inbox or self.proxy.inbox:
             self.deliver(self.bridge)
             self.deliver(self.proxy)
 

@@ -5,8 +5,10 @@ deleted by another process holds at once. Every call takes some ten microseconds
 loop's thread; a write can wait up to BUSY_TIMEOUT for another process's.
 """
 
+import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ VERSION = 1
 """Of the schema, kept in `PRAGMA user_version`."""
 BUSY_TIMEOUT = 2.0
 """Seconds that a write waits for another process's."""
+_WAL_PAUSE = 0.02
 MAX_NAME = 100
 """Characters of a key's or a bridge's name."""
 MAX_PER_USER = 100
@@ -111,7 +114,7 @@ class Store:
             raise
 
     def _prepare(self, path: Path) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._enter_wal()
         # In WAL mode NORMAL can lose the last commits to a power cut, never the file's integrity.
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
@@ -127,6 +130,18 @@ class Store:
                     f"expected schema {VERSION} in {path}, got {found}: it was written by another version of "
                     "CloudToLocalLLM; run that version or give another data directory"
                 )
+
+    def _enter_wal(self) -> None:
+        """Switch to write-ahead logging, which a new file is in once for all.
+
+        SQLite does not wait here as it does elsewhere: of two processes that make the file, one is told it is busy.
+        """
+        for _ in range(round(BUSY_TIMEOUT / _WAL_PAUSE)):
+            with contextlib.suppress(sqlite3.OperationalError):
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            time.sleep(_WAL_PAUSE)
+        self._db.execute("PRAGMA journal_mode = WAL")
 
     def close(self) -> None:
         """Close the file."""

@@ -2,7 +2,8 @@
 
 from cloudtolocalllm.link.client import DialTarget, RefusedError, TunnelClient
 from cloudtolocalllm.link.server import TunnelServer
-from cloudtolocalllm.link.tunnel import Acceptor, Stream, StreamHandler, Tunnel
+from cloudtolocalllm.link.stream import Acceptor, Stream, StreamHandler
+from cloudtolocalllm.link.tunnel import Tunnel
 
 __all__ = [
     "Acceptor",

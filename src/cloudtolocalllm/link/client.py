@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from picows import WSCloseCode, WSError, WSHandshakeError
 
-from cloudtolocalllm.link.tunnel import Acceptor, Tunnel
+from cloudtolocalllm.link.stream import Acceptor
+from cloudtolocalllm.link.tunnel import Tunnel
 from cloudtolocalllm.link.wire import WebSocketWire, client_protocol
 from cloudtolocalllm.runtime.backoff import Backoff
 from cloudtolocalllm.tunnel import (

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -23,6 +24,9 @@ from cloudtolocalllm.tunnel.errors import VersionError
 from cloudtolocalllm.tunnel.frames import encode_goaway
 
 log = logging.getLogger(__name__)
+
+_OPTIONS = re.compile(rb"\r\nconnection:[^\r\n]*\bupgrade\b[^\r\n]*\r\n", re.IGNORECASE)
+"""A Connection field that lists Upgrade among other options, as RFC 9110 §7.8 allows and picows does not."""
 
 MAX_SESSIONS = 64
 """Sessions at once: a user has a few bridges, each with one session and for a minute perhaps an old one."""
@@ -70,7 +74,9 @@ class TunnelServer:
             return
         arrival = _Arrival(self, bridge_id, transport, self._limits.handshake_timeout)
         self._arrivals.add(arrival)
-        hand_over(transport, server_protocol(arrival.accept), request)
+        hand_over(
+            transport, server_protocol(arrival.accept), _OPTIONS.sub(b"\r\nConnection: Upgrade\r\n", request, 1)
+        )
 
     def tunnels(self, bridge_id: str | None = None) -> list[Tunnel]:
         """Return the sessions that are not over, attached or resumable, of one bridge or of all; newest first."""

@@ -1,4 +1,4 @@
-"""A session joined to whichever WebSocket carries it now, with streams as objects.
+"""A session joined to whichever WebSocket carries it now.
 
 Everything here is called and calls back on the event loop's thread, without tasks or queues per token: a chunk
 costs one pass through the session on each side.
@@ -10,6 +10,7 @@ from typing import Protocol
 
 from picows import WSCloseCode
 
+from cloudtolocalllm.link.stream import Acceptor, Stream, StreamHandler
 from cloudtolocalllm.link.wire import HIGH_WATER, MESSAGE_BYTES, Wire
 from cloudtolocalllm.tunnel import (
     Attached,
@@ -19,13 +20,11 @@ from cloudtolocalllm.tunnel import (
     Event,
     GoAwayReason,
     GoAwayReceived,
-    Headers,
     LocalError,
     RemoteError,
     RequestHead,
     RequestReceived,
     ResetReason,
-    ResponseHead,
     ResponseReceived,
     Session,
     SessionEnded,
@@ -34,33 +33,6 @@ from cloudtolocalllm.tunnel import (
 )
 
 log = logging.getLogger(__name__)
-
-
-class StreamHandler(Protocol):
-    """What the owner of a stream provides. Methods must not raise and must not block."""
-
-    def on_head(self, head: ResponseHead) -> None:
-        """Role PROXY: a response head; informational ones (status < 200) come before the final one."""
-
-    def on_data(self, data: bytes) -> None:
-        """Payload; the owner calls `Stream.consumed(len(data))` once it has passed it on."""
-
-    def on_end(self, trailers: Headers) -> None:
-        """The peer's half is complete."""
-
-    def on_reset(self, reason: ResetReason, detail: str) -> None:
-        """The stream is over without its end; nothing more is called."""
-
-    def on_writable(self) -> None:
-        """`Stream.window` was 0 and is not any more."""
-
-
-class Acceptor(Protocol):
-    """Role BRIDGE: makes the handler of each stream that the proxy opens."""
-
-    def __call__(self, head: RequestHead, stream: "Stream") -> StreamHandler:
-        """Take a new request."""
-        ...
 
 
 class TunnelOwner(Protocol):
@@ -77,55 +49,6 @@ class TunnelOwner(Protocol):
 
     def tunnel_ended(self, tunnel: "Tunnel", detail: str) -> None:
         """The session is over for good."""
-
-
-class Stream:
-    """One request and its response."""
-
-    __slots__ = ("_handler", "_our_half_done", "_peer_half_done", "_session", "_tunnel", "id")
-
-    def __init__(self, tunnel: "Tunnel", session: Session, stream_id: int, handler: StreamHandler | None) -> None:
-        self.id = stream_id
-        self._tunnel = tunnel
-        self._session = session
-        self._handler = handler
-        self._our_half_done = False
-        self._peer_half_done = False
-
-    @property
-    def window(self) -> int:
-        """Bytes that `send_data` takes now."""
-        return self._session.window(self.id)
-
-    def send_head(self, head: ResponseHead) -> None:
-        """Role BRIDGE: send a response head."""
-        self._session.send_head(self.id, head)
-        self._tunnel.touch()
-
-    def send_data(self, data: bytes) -> None:
-        """Send payload of at most `window` bytes. Messages of one turn of the loop are written together."""
-        self._session.send_data(self.id, data)
-        self._tunnel.touch()
-
-    def end(self, trailers: Headers = ()) -> None:
-        """Complete our half."""
-        self._session.end_stream(self.id, trailers)
-        self._our_half_done = True
-        if self._peer_half_done:
-            self._tunnel.forget(self.id)
-        self._tunnel.touch()
-
-    def reset(self, reason: ResetReason, detail: str = "") -> None:
-        """End both halves at once; the handler is not called again."""
-        if self._tunnel.forget(self.id):
-            self._session.reset_stream(self.id, reason, detail)
-            self._tunnel.touch()
-
-    def consumed(self, size: int) -> None:
-        """Grant the peer credit for bytes that were passed on."""
-        if not self._peer_half_done and self._handler is not None:
-            self._session.consumed(self.id, size)
-            self._tunnel.touch()
 
 
 class Tunnel:
@@ -234,6 +157,10 @@ class Tunnel:
         if not self._dirty:
             self._dirty = True
             self._loop.call_soon(self._flush)
+
+    def knows(self, stream_id: int) -> bool:
+        """Return whether the stream's handler takes it for open."""
+        return stream_id in self._streams
 
     def forget(self, stream_id: int) -> bool:
         """Drop a stream; return whether it was known."""

@@ -73,6 +73,9 @@ class ProxyApp:
         if claims is None:
             return _ANSWERED
         exchange_id = forwarding.exchange_id(request)
+        if not request.target.startswith("/"):  # OPTIONS * is about a server, and home is none
+            problems.respond(responder, Problem.BAD_REQUEST, "Expected a path.", exchange_id)
+            return _ANSWERED
         if self._draining or len(self.exchanges) >= self._settings.max_in_flight:
             detail = "This relay is restarting" if self._draining else "Too many requests are under way"
             problems.respond(responder, Problem.OVERLOADED, f"{detail}; try again shortly.", exchange_id)

@@ -18,6 +18,7 @@ from cloudtolocalllm.proxy.selection import Bridges, BusyError, Waiter
 from cloudtolocalllm.proxy.settings import ProxySettings
 from cloudtolocalllm.proxy.stats import Stats
 from cloudtolocalllm.runtime.http1 import BodyKind, Headers, Request, Responder
+from cloudtolocalllm.runtime.http1.messages import end_to_end
 from cloudtolocalllm.tunnel import RequestHead, ResetReason, ResponseHead
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class Exchange:
     def on_body_end(self, trailers: Headers) -> None:
         """Complete the request, after what is held."""
         self._body_complete = True
-        self._trailers = trailers
+        self._trailers = end_to_end(trailers)
         if self.stream is not None and not self._held and not self.finished:
             self._complete(self.stream)
 
@@ -298,6 +299,7 @@ class Exchange:
             self._paused = False
             self.responder.resume_body()  # no effect once answered; the connection then reads what is left
         self.stats.end()
+        log.debug("exchange over", extra={"exchange": self.id.decode(), "request": self._claims.request_id})
         self._done(self)
 
 

@@ -24,9 +24,7 @@ class ProxySettings:
 
     instance: str = setting("Id of this proxy, which assertions name.")
     key: bytes = setting("Key of this proxy as 64 hexadecimal digits: assertions are made under it.", parse=_key)
-    listen: Endpoint = setting(  # noqa: RUF009 - setting() makes a dataclass field
-        'Where to listen: "unix:/path" or "host:port".', parse=Endpoint.parse
-    )
+    listen: Endpoint = setting('Where to listen: "unix:/path" or "host:port".', parse=Endpoint.parse)
     attach_timeout: float = setting("Seconds that a request waits for a bridge to attach.", default=10.0)
     head_timeout: float = setting(
         "Seconds from the request to the head of its answer; 0 for no limit, since loading a model takes its time.",

@@ -153,7 +153,7 @@ class Inbound:
     def receive_data(self, message: bytes, now: float) -> None:
         """Take one binary WebSocket message: one or more whole frames.
 
-        A message that comes after the connection was declared dead, or after the session ended, is ignored.
+        A message that comes after the connection was given up, or after the session ended, is ignored.
 
         Args:
             message: As received.
@@ -256,6 +256,7 @@ class Inbound:
             anew = begins_anew_at_bridge(known, hello)
             if anew:
                 resumed = False
+                self._peer_going_away = None
                 self._lose_streams()
                 self._out.clear()
         self._out.start(0 if anew else hello.received)

@@ -18,6 +18,7 @@ from cloudtolocalllm.tunnel import (
     ResponseHead,
     Role,
     Session,
+    StreamClosedError,
 )
 
 SESSION_ID = bytes(range(16))
@@ -226,6 +227,39 @@ async def test_a_reset_reaches_the_other_handler_with_its_reason(pair: Pair) -> 
     assert isinstance(bridge, Recorder)
     assert bridge.reset == (ResetReason.CANCELLED, "the client went away")
     assert pair.bridge.open_streams == 0
+
+
+async def test_a_reset_in_the_same_message_as_data_is_no_fault_of_the_handler(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Replying(Echo):
+        """Answers at once, although the session already knows that the stream is over."""
+
+        def on_data(self, data: bytes) -> None:
+            assert self.stream is not None
+            self.stream.send_data(data)
+            self.stream.end()
+
+    pair.make = Replying
+    proxy_end, bridge_end = pair.wires
+    stream = pair.open(Recorder())
+    await turns()
+    stalled = proxy_end.sent[:]
+    bridge_end.stalled = True
+    stream.send_data(b"x")
+    await turns()
+    proxy_end.paused = False
+    stream.reset(ResetReason.CANCELLED, "stop")
+    await turns()
+    both = b"".join(proxy_end.sent[len(stalled) :])
+    pair.bridge.wire_message(bridge_end, both, True)
+    bridge = pair.handlers[0]
+    assert isinstance(bridge, Recorder)
+    assert bridge.reset == (ResetReason.CANCELLED, "stop")
+    assert caplog.text == ""
+    assert bridge.stream is not None
+    with pytest.raises(StreamClosedError):
+        bridge.stream.send_data(b"too late")
 
 
 async def test_a_handler_that_fails_costs_its_stream_only(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:

@@ -199,7 +199,7 @@ async def test_a_caller_at_the_last_moment_keeps_the_instance() -> None:
         parts.clock.advance(601)
         await parts.reconciler.sweep()
         asked: list[asyncio.Future[object]] = []
-        parts.probe.before_answer = lambda: asked.append(asyncio.ensure_future(parts.reconciler.ensure("u")))
+        parts.probe.on_ask = lambda: asked.append(asyncio.ensure_future(parts.reconciler.ensure("u")))
         await parts.settle()
         assert [await one for one in asked] == [instance] * len(asked)
         assert asked
@@ -238,10 +238,9 @@ async def test_a_stop_that_fails_is_repeated() -> None:
 
 async def test_the_end_leaves_nothing() -> None:
     driver = MemoryDriver(hang_for={"slow"})
-    async with running(driver, warm=1, start_timeout=3600.0) as parts:
+    async with running(driver, start_timeout=3600.0) as parts:
         await parts.reconciler.ensure("u")
         waiting = asyncio.ensure_future(parts.reconciler.ensure("slow"))
-        driver.hang_for.add(None)
         await parts.settle()
         await parts.end()
         with pytest.raises(StartFailedError):

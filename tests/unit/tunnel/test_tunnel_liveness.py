@@ -113,6 +113,13 @@ def test_a_dead_connection_starts_the_resume_window_even_if_nobody_detaches() ->
     assert pair.bridge.session.ended
 
 
+def test_detaching_late_does_not_prolong_the_resume_window() -> None:
+    pair = connected()
+    pair.bridge.session.tick(pair.now + 15)
+    pair.bridge.session.detach(pair.now + 40)
+    assert pair.bridge.session.next_deadline() == pair.now + 75
+
+
 def test_a_refused_connection_is_no_sign_of_life() -> None:
     pair = connected()
     proxy = pair.proxy.session

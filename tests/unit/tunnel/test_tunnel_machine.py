@@ -22,7 +22,7 @@ from cloudtolocalllm.tunnel import (
     StreamReset,
 )
 
-LIMITS = Limits(window=600, max_streams=4, max_unacked_frames=40, ack_every_frames=5, resume_window=1e9)
+LIMITS = Limits(window=120, max_streams=4, max_unacked_frames=40, ack_every_frames=5, resume_window=1e9)
 POST = RequestHead("POST", "/")
 
 
@@ -86,9 +86,7 @@ class TunnelMachine(RuleBasedStateMachine):
             self.pair.bridge.session.send_head(stream_id, ResponseHead(200))
             self.models[stream_id].head_sent = True
 
-    @rule(
-        index=st.integers(0, 9), name=st.sampled_from(["proxy", "bridge"]), data=st.binary(min_size=1, max_size=250)
-    )
+    @rule(index=st.integers(0, 9), name=st.sampled_from(["proxy", "bridge"]), data=st.binary(min_size=1, max_size=90))
     def send(self, index: int, name: str, data: bytes) -> None:
         stream_id = self.pick(index, self.can_send(name))
         if stream_id is not None:
@@ -121,7 +119,7 @@ class TunnelMachine(RuleBasedStateMachine):
     # --- what the network does ------------------------------------------------------------------------------
 
     @precondition(lambda self: self.up)
-    @rule(to_proxy=st.integers(0, 5), to_bridge=st.integers(0, 5), max_bytes=st.sampled_from([1, 200, 10_000]))
+    @rule(to_proxy=st.integers(0, 5), to_bridge=st.integers(0, 5), max_bytes=st.sampled_from([1, 60, 10_000]))
     def deliver(self, to_proxy: int, to_bridge: int, max_bytes: int) -> None:
         self.pair.max_bytes = max_bytes
         self.pair.collect()
@@ -136,9 +134,11 @@ class TunnelMachine(RuleBasedStateMachine):
         self.up = False
         self.note_events()
 
-    @rule()
-    def reconnect(self) -> None:
+    @rule(burst=st.sampled_from([0, 1, 2, 10**9]))
+    def reconnect(self, burst: int) -> None:
+        self.pair.burst = 10**9
         self.pair.connect()
+        self.pair.burst = burst
         self.up = True
 
     @rule(seconds=st.sampled_from([0.1, 0.3]))
@@ -192,6 +192,7 @@ class TunnelMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Let everything arrive: what was not reset is complete, and nothing is kept."""
         self.pair.max_bytes = 10_000
+        self.pair.burst = 10**9
         self.pair.connect()
         for _ in range(40):
             self.pair.settle()

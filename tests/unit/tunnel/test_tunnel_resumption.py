@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.tunnel_pair import SESSION_ID, Pair, connected, received_data, split_frames
+from tests.support.tunnel_pair import SESSION_ID, Pair, connected, kept_state, received_data, split_frames
 
 from cloudtolocalllm.tunnel import (
     Attached,
@@ -122,12 +122,14 @@ def test_a_replay_that_breaks_off_goes_on_at_the_next_connection() -> None:
     pair.collect()
     events = []
     pair.max_bytes = 300
+    pair.burst = 1  # the socket takes one message at a time, so most of the replay waits in the session
     for _ in range(8):
         pair.cut()
         pair.connect()
-        pair.deliver(pair.proxy)  # HELLO
+        pair.deliver(pair.proxy)
         pair.deliver(pair.bridge)
         pair.deliver(pair.proxy, 2)
+        assert pair.bridge.session._out.replay.pending
         events += pair.proxy.take_events()
     pair.settle()
     events += pair.proxy.take_events()
@@ -263,6 +265,35 @@ def test_a_proxy_that_does_not_know_the_session_makes_the_bridge_begin_again() -
     pair.connect()
     pair.settle()
     assert pair.bridge.take_events() == [Detached(), Attached(resumed=True, epoch=3)]
+
+
+def test_what_waited_for_a_lost_session_is_not_sent_to_the_next() -> None:
+    pair = connected()
+    first, second = streaming(pair), streaming(pair)
+    pair.cut()
+    pair.bridge.session.reset_stream(first, ResetReason.ENGINE_ERROR)
+    pair.bridge.session.send_data(second, b"x")
+    pair.bridge.session.end_stream(second)
+    pair.restart_proxy()
+    pair.connect()
+    pair.deliver(pair.proxy)
+    pair.deliver(pair.bridge)
+    assert pair.bridge.session.attached
+    assert not pair.proxy.inbox
+    assert kept_state(pair.bridge.session) == 0
+
+
+def test_a_new_proxy_is_not_taken_to_be_going_away() -> None:
+    pair = connected()
+    pair.proxy.session.go_away(GoAwayReason.IDLE)
+    pair.settle()
+    pair.cut()
+    pair.restart_proxy()
+    pair.connect()
+    pair.proxy.session.go_away(GoAwayReason.IDLE)
+    pair.settle()
+    told = [event for event in pair.bridge.take_events() if isinstance(event, GoAwayReceived)]
+    assert told == [GoAwayReceived(GoAwayReason.IDLE)] * 2
 
 
 def test_a_first_answer_that_is_lost_does_not_mix_two_numberings() -> None:
