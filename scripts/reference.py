@@ -16,8 +16,8 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         NOTE,
-        "Each service reads its settings from the environment once, at its start. All faults are reported together; an",
-        "unknown variable with a service's prefix is one. `cloudtolocalllm up` sets them for the parts that it starts.",
+        "Each service reads its settings from the environment once, at its start. All faults are reported together;",
+        "an unknown variable with a service's prefix is one. `cloudtolocalllm up` sets them for the parts it starts.",
         "`C2L_LOG_LEVEL` (DEBUG, INFO, WARNING, ERROR) holds for every service.",
     ]
     for name, service in SERVICES.items():
@@ -33,9 +33,9 @@ def problems_page() -> str:
     lines = [
         "# Problem types",
         NOTE,
-        "Errors of the platform are `application/problem+json` (RFC 9457). `type` is for programs, `detail` for people.",
-        "The member `error` repeats the text where OpenAI's and Ollama's clients look for it. An engine's own errors pass",
-        "through as the engine sent them.",
+        "Errors of the platform are `application/problem+json` (RFC 9457). `type` is for programs, `detail` for",
+        "people. The member `error` repeats the text where OpenAI's and Ollama's clients look for it. An engine's",
+        "own errors pass through as the engine sent them.",
         "",
         "| type | status | title |",
         "|---|---|---|",

@@ -281,39 +281,42 @@ async def test_no_connection(tmp_path: Path) -> None:
 async def test_back_pressure_reaches_from_a_stalled_reader_to_the_writer(tmp_path: Path) -> None:
     """Nobody's buffer grows beyond its high-water mark and what the kernel takes."""
     writable: list[bool] = []
+    responders: list[Responder] = []
 
-    class Flood(Echo):
+    class Watched(Echo):
         def on_writable(self, writable_now: bool) -> None:
             writable.append(writable_now)
 
-    responders: list[Responder] = []
-
-    def app(request: Request, responder: Responder) -> Flood:
+    def app(request: Request, responder: Responder) -> Watched:
         responders.append(responder)
-        return Flood(request, responder)
+        return Watched(request, responder)
 
+    path = tmp_path / "s"
     server = HttpServer(app)
-    await server.listen_unix(f"{tmp_path}/s")
-    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
-    pool = Pool(f"unix:{tmp_path}/s")
-    connection = await pool.acquire()
-    call = ClientCall()
-    exchange = connection.request("POST", "/", ((b"host", b"h"),), CHUNKED, call)
-    await until(lambda: call.status)
-    exchange.pause_body()
-    sent = 0
-    while not writable and sent < 4_000_000:
-        responders[0].write(b"x" * 10_000)
-        sent += 10_000
-        await asyncio.sleep(0)
-    assert writable == [False]
-    exchange.resume_body()
-    await until(lambda: len(call.body) >= sent)
-    assert writable == [False, True]
-    exchange.abort()
-    await pool.close()
-    await server.close(1)
-    assert not (tmp_path / "s").exists()
+    await server.listen_unix(str(path))
+    pool = Pool(f"unix:{path}")
+    try:
+        assert path.stat().st_mode & 0o777 == 0o600
+        connection = await pool.acquire()
+        call = ClientCall()
+        exchange = connection.request("POST", "/", ((b"host", b"h"),), CHUNKED, call)
+        exchange.write(b"!")
+        await until(lambda: call.status)
+        exchange.pause_body()
+        sent = 1
+        while not writable and sent < 4_000_000:
+            responders[0].write(b"x" * 10_000)
+            sent += 10_000
+            await asyncio.sleep(0)
+        assert writable == [False]
+        exchange.resume_body()
+        await until(lambda: len(call.body) >= sent)
+        assert writable == [False, True]
+        exchange.abort()
+    finally:
+        await pool.close()
+        await server.close(1)
+    assert not path.exists()
 
 
 async def test_a_connection_that_ends_reusable_comes_back_by_itself(port: int) -> None:

@@ -99,6 +99,16 @@ def question(method: str, uri: str, headers: dict[str, str] | None = None) -> di
     return {"x-original-method": method, "x-original-uri": uri, "x-original-host": HOST, **(headers or {})}
 
 
+def problem(response: httpx.Response) -> tuple[int, str]:
+    """Return the status and the kind of a problem document."""
+    assert response.headers["content-type"] == "application/problem+json"
+    value = response.json()
+    assert value["status"] == response.status_code
+    assert value["title"]
+    assert value["detail"]
+    return response.status_code, value["type"].removeprefix("urn:c2l:problem:")
+
+
 def engine(state: EngineState) -> EngineStatus:
     return EngineStatus("ollama", EngineKind.OLLAMA, state)
 

@@ -32,7 +32,11 @@ def run_bridge(options: argparse.Namespace) -> int:
         overrides["C2L_BRIDGE_NAME"] = options.name
     if options.allow:
         overrides["C2L_BRIDGE_ALLOW"] = ",".join(options.allow)
-    return run_service("bridge", overrides)
+    try:
+        return run_service("bridge", overrides)
+    except PairingError as error:
+        sys.stderr.write(f"cloudtolocalllm bridge: {error}\n")
+        return 1
 
 
 def _pair(options: argparse.Namespace, credential: Path) -> int:

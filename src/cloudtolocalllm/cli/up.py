@@ -31,7 +31,9 @@ PORTS = range(8080, 8090)
 """Tried in turn when no port is asked for."""
 HIGH_PORTS = range(20000, 32000)
 """For port 0: below the ports that systems give to clients, so that a restarted part finds its port free."""
-NO_ENGINE = f"No model engine was found on this machine (looked on the ports of {', '.join(WELL_KNOWN_PORTS.values())})."
+NO_ENGINE = (
+    f"No model engine was found on this machine (looked on the ports of {', '.join(WELL_KNOWN_PORTS.values())})."
+)
 HOW_TO_GET_ONE = """Get one: install Ollama from https://ollama.com/download, then run
     ollama pull llama3.2
 and start again. Or name an engine of yours: --engine http://HOST:PORT"""

@@ -41,7 +41,10 @@ def test_a_control_message_survives_the_wire(message: Message) -> None:
     assert control.decode(control.encode(message)) == message
 
 
-@given(st.one_of(st.text(max_size=200), st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps)))
+garbage = st.recursive(st.none() | st.text() | st.integers(), st.lists).map(json.dumps)
+
+
+@given(st.one_of(st.text(max_size=200), garbage))
 def test_garbage_gives_the_documented_error_only(text: str) -> None:
     with pytest.raises(ControlMessageError):
         control.decode(text)
@@ -70,7 +73,7 @@ def test_an_endpoint_reads_and_writes(text: str) -> None:
     assert str(Endpoint.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "unix:relative", "host", "host:", ":80", "host:0", "host:65536", "host:-1", "host:٣"])
+@pytest.mark.parametrize("text", ["", "unix:x", "host", "host:", ":80", "host:0", "host:65536", "host:-1", "host:٣"])
 def test_a_malformed_endpoint_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         Endpoint.parse(text)

@@ -11,6 +11,7 @@ from cloudtolocalllm.tunnel import (
     DataReceived,
     Limits,
     LocalError,
+    RemoteError,
     RequestHead,
     ResetReason,
     ResponseHead,
@@ -68,6 +69,17 @@ def test_credit_comes_back_in_steps_and_makes_the_stream_writable() -> None:
     pair.settle()
     assert pair.bridge.take_events() == []
     assert bridge.window(stream_id) == 1000
+
+
+def test_credit_for_the_same_bytes_twice_is_refused() -> None:
+    pair = connected(Limits(window=1000))
+    stream_id = streaming(pair)
+    pair.bridge.session.send_data(stream_id, bytes(500))
+    pair.settle()
+    pair.proxy.session.consumed(stream_id, 500)
+    pair.settle()
+    with pytest.raises(RemoteError, match=r"^expected at most 0 bytes of CREDIT on stream 1, got 500$"):
+        pair.bridge.session.receive_data(HEADER.pack(CREDIT, 0, stream_id, 4) + (500).to_bytes(4, "big"), pair.now)
 
 
 def test_consuming_more_than_came() -> None:

@@ -54,6 +54,7 @@ class TunnelMachine(RuleBasedStateMachine):
         self.pair: Pair = connected(LIMITS)
         self.models: dict[int, Model] = {}
         self.up = True
+        self.counter = 0
 
     def side(self, name: str) -> Side:
         return self.pair.proxy if name == "proxy" else self.pair.bridge
@@ -86,12 +87,13 @@ class TunnelMachine(RuleBasedStateMachine):
             self.pair.bridge.session.send_head(stream_id, ResponseHead(200))
             self.models[stream_id].head_sent = True
 
-    @rule(index=st.integers(0, 9), name=st.sampled_from(["proxy", "bridge"]), data=st.binary(min_size=1, max_size=90))
-    def send(self, index: int, name: str, data: bytes) -> None:
+    @rule(index=st.integers(0, 9), name=st.sampled_from(["proxy", "bridge"]), size=st.sampled_from([1, 40, 90]))
+    def send(self, index: int, name: str, size: int) -> None:
         stream_id = self.pick(index, self.can_send(name))
         if stream_id is not None:
             session = self.side(name).session
-            data = data[: session.window(stream_id)]
+            self.counter += 1
+            data = (self.counter.to_bytes(4, "big") * 23)[: min(size, session.window(stream_id))]
             session.send_data(stream_id, data)
             self.models[stream_id].sent[name] += data
 
@@ -129,12 +131,22 @@ class TunnelMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.up)
     @rule()
+    def deliver_and_consume_all(self) -> None:
+        """A calm moment; without it half a window is rarely consumed, and CREDIT hardly ever flows."""
+        self.pair.settle()
+        self.note_events()
+        for side, _ in self.pair.sides:
+            for stream in list(side.session._streams.values()):
+                side.session.consumed(stream.id, stream.unconsumed)
+
+    @precondition(lambda self: self.up)
+    @rule()
     def lose_connection(self) -> None:
         self.pair.cut()
         self.up = False
         self.note_events()
 
-    @rule(burst=st.sampled_from([0, 1, 2, 10**9]))
+    @rule(burst=st.sampled_from([1, 2, 10**9]))
     def reconnect(self, burst: int) -> None:
         self.pair.burst = 10**9
         self.pair.connect()
@@ -218,7 +230,7 @@ def check_tally(session: Session) -> None:
     assert replay.unacked_bytes == sum(map(len, (*replay.unacked, *replay.pending)))
 
 
-TunnelMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TunnelMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 TestTunnelMachine = TunnelMachine.TestCase
 
 

@@ -123,7 +123,7 @@ def test_a_replay_that_breaks_off_goes_on_at_the_next_connection() -> None:
     events = []
     pair.max_bytes = 300
     pair.burst = 1  # the socket takes one message at a time, so most of the replay waits in the session
-    for _ in range(8):
+    for _ in range(4):
         pair.cut()
         pair.connect()
         pair.deliver(pair.proxy)

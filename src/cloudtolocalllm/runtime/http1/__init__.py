@@ -9,7 +9,7 @@ from cloudtolocalllm.runtime.http1.errors import (
     LocalError,
 )
 from cloudtolocalllm.runtime.http1.messages import Body, BodyKind, Headers, HttpLimits, Request, Response
-from cloudtolocalllm.runtime.http1.server import App, HttpServer, RequestHandler, Responder
+from cloudtolocalllm.runtime.http1.server import App, HttpServer, RequestHandler, Responder, switching_protocols
 
 __all__ = [
     "App",
@@ -32,4 +32,5 @@ __all__ = [
     "Response",
     "ResponseHandler",
     "fetch",
+    "switching_protocols",
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
+from cloudtolocalllm.runtime.http1._encode import head, status_line
 from cloudtolocalllm.runtime.http1._server_connection import ServerConnection
 from cloudtolocalllm.runtime.http1.messages import Body, Headers, HttpLimits, Request
 
@@ -78,6 +79,18 @@ class Responder(Protocol):
 
 App = Callable[[Request, Responder], RequestHandler]
 """Takes a request when its head is complete."""
+
+
+def switching_protocols(headers: Headers) -> bytes:
+    """Return the head of a 101 response, for whoever hijacked a connection to write.
+
+    Args:
+        headers: With Connection and Upgrade.
+
+    Raises:
+        LocalError: A field has a line end or NUL in it.
+    """
+    return head(status_line(101), headers, b"")
 
 
 class HttpServer:
