@@ -173,12 +173,13 @@ class ManagerClient:
         return value
 
     async def reachable(self) -> bool:
-        """Tell whether the manager answers us."""
+        """Tell whether the manager answers us and can make proxies now."""
         try:
             await self.stats()
+            ready = await self._ask("GET", "/readyz", LOOK_TIMEOUT)
         except ManagerError:
             return False
-        return True
+        return ready.status == 200
 
     async def close(self) -> None:
         """End what is under way and close the connections."""

@@ -118,7 +118,7 @@ class _Up:
                     self._announce(owner, engines, demo)
                     await self._stop.wait()
                 watch.cancel()
-        except* PartFailedError as errors:
+        except* (PartFailedError, UpError) as errors:
             failure = str(errors.exceptions[0])
         finally:
             await self._supervisor.stop()
@@ -214,7 +214,7 @@ class _Up:
             except (HttpError, TimeoutError, OSError):
                 pass
             if asyncio.get_running_loop().time() > deadline:
-                raise UpError(f"{what} within {limit:.0f} s; see {self._layout.log}")
+                raise UpError(f"{what} within {limit:.0f} s")
             await asyncio.sleep(0.03)
 
     # --- what people see ------------------------------------------------------------------------------------

@@ -83,4 +83,4 @@ def main(settings: ProxySettings) -> None:
     Safe after a fork from a preloaded parent: importing this module makes no loop, thread or descriptor.
     """
     logs.configure("proxy", level=settings.log_level)
-    lifecycle.run(functools.partial(serve, settings), leash=settings.leash)
+    lifecycle.run(functools.partial(serve, settings), leash=settings.leash_fd)

@@ -32,13 +32,13 @@ def test_settings_are_read_and_never_shown() -> None:
         "C2L_PROXY_INSTANCE": "px-1",
         "C2L_PROXY_KEY": "ab" * 32,
         "C2L_PROXY_LISTEN": "unix:/run/p.sock",
-        "C2L_PROXY_LEASH": "7",
+        "C2L_PROXY_LEASH_FD": "7",
         "C2L_PROXY_HEAD_TIMEOUT": "2.5",
     }
     loaded = settings.load(ProxySettings, PREFIX, environ)
     assert loaded.key == bytes.fromhex("ab" * 32)
     assert loaded.listen == Endpoint(path="/run/p.sock")
-    assert (loaded.leash, loaded.head_timeout, loaded.attach_timeout) == (7, 2.5, 10.0)
+    assert (loaded.leash_fd, loaded.head_timeout, loaded.attach_timeout) == (7, 2.5, 10.0)
     assert "ab" * 32 not in repr(loaded)
     assert repr(loaded.key) not in repr(loaded)
 
