@@ -154,8 +154,6 @@ class _Up:
         start = self._start
         await start("manager", "C2L_MANAGER_", 10.0, listen=manager, token_file=layout.manager_token,
                     run_dir=layout.run, warm=self._options.warm)  # fmt: skip
-        await start("api", "C2L_API_", 10.0, listen=api, data_dir=layout.cloud, manager=manager,
-                    manager_token_file=layout.manager_token, public_url=self._url)  # fmt: skip
         demo = ""
         if not engines:
             port = _choose_port(0)
@@ -166,6 +164,10 @@ class _Up:
                     demo_engine=demo)  # fmt: skip
         web = self._options.web_root
         await start("edge", "C2L_EDGE_", 15.0, listen_port=self._port, api=api, **({"web_root": web} if web else {}))
+        # Last, so that it stops first: it ends the pages' event streams and is not in the way of answers, for which
+        # the edge then waits.
+        await start("api", "C2L_API_", 10.0, listen=api, data_dir=layout.cloud, manager=manager,
+                    manager_token_file=layout.manager_token, public_url=self._url)  # fmt: skip
         return demo
 
     async def _start(self, name: str, prefix: str, stop_grace: float, /, **settings: object) -> None:

@@ -20,6 +20,8 @@ def send_problem(
     headers: Headers = ((b"content-type", CONTENT_TYPE.encode()), (b"cache-control", b"no-store"), *SECURITY)
     if retry_after is not None:
         headers = (*headers, (b"retry-after", retry_after.encode()))
+    if problem is Problem.METHOD_NOT_ALLOWED:
+        headers = (*headers, (b"allow", b"GET, HEAD"))  # only the page's files are answered so, here
     if problem is Problem.UNAUTHENTICATED:
         headers = (*headers, (b"www-authenticate", b'Bearer realm="cloudtolocalllm"'))
     responder.respond(status or problem.value.status, headers, problem_content(problem, detail))

@@ -20,6 +20,8 @@ access = logging.getLogger("edge.access")
 
 MAX_STARTING = 10_000
 """Requests at once that wait for the API's decision or a connection."""
+API_HEAD_TIMEOUT = 30.0
+"""Seconds that the API has for an answer's head."""
 
 
 class Edge:
@@ -103,7 +105,9 @@ class Edge:
         else:
             connect = lambda: self._to_api(request, responder, record)  # noqa: E731 - binds this request
         limit = self._settings.data_body_limit if data else self._settings.api_body_limit
-        relay = Relay(request, responder, Plan(connect, limit, data, self._log), record)
+        relay = Relay(
+            request, responder, Plan(connect, limit, data, None if data else API_HEAD_TIMEOUT, self._log), record
+        )
         try:
             relay.runs_in(self._tasks.start(relay.run(), f"relay {where.value}"))
         except RuntimeError:

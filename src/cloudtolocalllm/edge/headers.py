@@ -60,8 +60,14 @@ def to_proxy(headers: Headers, id_: bytes, assertion: bytes) -> Headers:
 
 def to_client(headers: Headers, *, data: bool) -> Headers:
     """Return the fields of an upstream's answer as the client gets them."""
-    kept = [(name, value) for name, value in end_to_end(headers) if name not in _SECURITY_NAMES]
+    kept = [
+        (name, value)
+        for name, value in end_to_end(headers)
+        if name not in _SECURITY_NAMES and not name.startswith(b"access-control-")
+    ]
     if data:
+        # What answers at home must not act on the page's origin: it sets no cookie here.
+        kept = [(name, value) for name, value in kept if name != b"set-cookie"]
         # For a further proxy in front of us that would gather the answer before it passes it on.
         kept = [(name, value) for name, value in kept if name != b"x-accel-buffering"]
         kept.append((b"x-accel-buffering", b"no"))

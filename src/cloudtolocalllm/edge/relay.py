@@ -55,6 +55,8 @@ class Plan:
     body_limit: int
     data: bool
     """Whether it is the data path."""
+    head_timeout: float | None
+    """Seconds to wait for the answer's head; None on the data path, where a model may load for minutes."""
     on_end: Callable[[Record], None]
 
 
@@ -64,6 +66,7 @@ class Relay:
     __slots__ = (
         "_answer",
         "_body_ended",
+        "_deadline",
         "_exchange",
         "_plan",
         "_record",
@@ -84,6 +87,7 @@ class Relay:
         self._exchange: Exchange | None = None
         self._answer = _Answer(self)
         self._task: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._taken = 0
         self._body_ended = False
         self._trailers: Headers = ()
@@ -120,6 +124,9 @@ class Relay:
             else upstream.headers
         )
         self._exchange = upstream.connection.request(request.method, request.target, head, request.body, self._answer)
+        if self._plan.head_timeout is not None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(self._plan.head_timeout, self._no_head)
         if self._body_ended:
             self._exchange.end(self._trailers)
         else:
@@ -170,6 +177,8 @@ class Relay:
     def start(self, status: int, headers: Headers, body: Body) -> None:
         """Pass the head on."""
         self._record.status = status
+        if self._deadline is not None:
+            self._deadline.cancel()
         if status == 101:
             self._switch(headers)
             return
@@ -222,6 +231,9 @@ class Relay:
         client.write(b"\r\n".join(lines) + b"\r\n\r\n")
         splice(client, from_client, upstream, from_upstream, self.finish)
 
+    def _no_head(self) -> None:
+        self.fail(Problem.TIMED_OUT, "The service behind this server did not answer in time.")
+
     def _too_large(self) -> None:
         limit = self._plan.body_limit
         self.fail(Problem.TOO_LARGE, f"Expected at most {limit} bytes of content.")
@@ -243,6 +255,8 @@ class Relay:
         """The request is over, however it ended."""
         if not self.over:
             self.over = True
+            if self._deadline is not None:
+                self._deadline.cancel()
             self._plan.on_end(self._record)
 
 

@@ -8,8 +8,11 @@ from cloudtolocalllm.contracts.authorize import DATA_PREFIXES, TUNNEL_TARGET
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
-_TRICK = re.compile(r"%(?:2e|2f|5c|00)|\\|//|(?:^|/)\.\.?(?:/|$)", re.IGNORECASE)
-"""Encoded dots and slashes, backslashes, empty segments and dot segments: what two servers could read in two ways."""
+_TRICK = re.compile(
+    r"%(?:2e|2f|5c|[01][0-9a-f]|7f|(?![0-9a-f]{2}))|[\\\x00-\x20\x7f]|//|\.\.|(?:^|/)\.(?:/|$)", re.IGNORECASE
+)
+"""Encoded dots, slashes and control characters, malformed escapes, backslashes, empty segments and dot segments: what
+two servers could read in two ways."""
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?", re.IGNORECASE | re.ASCII)
 
 

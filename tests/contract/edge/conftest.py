@@ -25,7 +25,8 @@ class Wanted:
     api: Path
     web_root: Path
     domain: str = ""
-    body_limit: int = 4 * 1024 * 1024
+    body_limit: int = 24 * 1024 * 1024
+    """More than kernel buffers on the way hold, so that back-pressure shows before it."""
 
 
 @contextlib.asynccontextmanager
@@ -44,8 +45,7 @@ async def embedded(wanted: Wanted) -> AsyncIterator[int]:
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     serving = asyncio.get_running_loop().create_task(serve(settings, stop, ready=port.set_result))
     try:
-        await asyncio.wait({port, serving}, timeout=10, return_when=asyncio.FIRST_COMPLETED)
-        yield port.result()
+        yield await asyncio.wait_for(port, 10)
     finally:
         stop.set()
         await asyncio.wait_for(serving, 10)

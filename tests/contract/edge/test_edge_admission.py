@@ -130,7 +130,6 @@ async def test_an_upstream_cannot_weaken_the_security_fields(edge: EdgeUnderTest
     assert answer.one("x-accel-buffering") == "no"
 
 
-@pytest.mark.xfail(reason="the embedded edge passes an engine's CORS and cookie fields on", strict=True)
 async def test_an_engine_cannot_act_on_the_whole_origin(edge: EdgeUnderTest) -> None:
     async def script(request: Message, reader: object, writer: object) -> None:
         assert hasattr(writer, "write")

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from tests.support.edge_doubles import EdgeUnderTest, Message, read_head
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
 UPGRADE = (
     "Connection: keep-alive, Upgrade",
     "Upgrade: websocket",
