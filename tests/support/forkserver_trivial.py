@@ -1,4 +1,4 @@
-"""A fork server whose children are as small as can be: HTTP that answers /healthz and /stats, for tests of the driver.
+"""A fork server whose children are as small as can be: HTTP that answers /healthz and /stats, for driver tests.
 
 Run as a program; knobs come as its arguments: "deaf" children never listen, "brittle" ones end at once.
 """
@@ -27,7 +27,12 @@ async def _serve(path: str) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         body = b'{"in_flight": 0, "last_activity": 0, "bridges": [], "streams_total": 0}'
         if b"/env" in head:
-            body = repr((dict(os.environ), sorted(os.listdir("/proc/self/fd")))).encode()
+            body = repr(dict(os.environ)).encode()
+        if b"/allocate" in head:
+            try:
+                body = b"got %d" % len(bytearray(2**30))
+            except MemoryError:
+                body = b"refused"
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (len(body), body))
         writer.close()
 

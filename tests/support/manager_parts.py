@@ -166,7 +166,9 @@ async def running(
     probe = MemoryProbe(driver)
     clock = FakeClock()
     config = PolicyConfig(**{"warm": 0, **policy})  # type: ignore[arg-type] # the tests name real members
-    reconciler = Reconciler(driver, probe, clock, config, poll_interval=1e6, stop_on_exit=stop_on_exit, stop_grace=2.0)
+    reconciler = Reconciler(
+        driver, probe, clock, config, poll_interval=1e6, stop_on_exit=stop_on_exit, stop_grace=2.0
+    )
     stop = asyncio.Event()
     task = asyncio.get_running_loop().create_task(reconciler.run(stop))
     parts = Parts(reconciler, driver, probe, clock, stop, task)

@@ -113,6 +113,7 @@ class ProxyApp:
         elif request.method != "GET":
             problems.respond(responder, Problem.METHOD_NOT_ALLOWED, "Expected GET.")
         else:
+            self._stats.asked = self._clock.monotonic()
             document = (
                 {"status": "ok"} if path == "/healthz" else self._stats.to_json(self._tunnels.attached_bridges())
             )

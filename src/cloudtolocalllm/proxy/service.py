@@ -71,10 +71,25 @@ async def serve(settings: ProxySettings, stop: asyncio.Event) -> None:
     endpoint = await server.start()
     log.info("proxy listens", extra={"instance": settings.instance, "endpoint": str(endpoint)})
     gc.freeze()  # what exists now lives as long as the process: collections need not walk it
-    await stop.wait()
+    await _told_or_orphaned(stop, settings.orphan_timeout, server.stats, SystemClock())
     log.info("proxy drains", extra={"in_flight": server.stats.in_flight})
     await server.close()
     log.info("proxy stopped", extra={"instance": settings.instance})
+
+
+async def _told_or_orphaned(stop: asyncio.Event, timeout: float, stats: Stats, clock: Clock) -> None:
+    """Wait until told to stop, or until no manager has asked for `timeout` seconds: a crashed one may adopt us."""
+    while timeout:
+        left = stats.asked + timeout - clock.monotonic()
+        if left <= 0:
+            log.warning("no manager asks any more", extra={"seconds": timeout})
+            return
+        try:
+            await asyncio.wait_for(stop.wait(), left)
+        except TimeoutError:
+            continue
+        return
+    await stop.wait()
 
 
 def main(settings: ProxySettings) -> None:

@@ -34,6 +34,9 @@ class ProxySettings:
     max_in_flight: int = setting("Requests at once; more are answered with 503.", default=256)
     max_waiting: int = setting("Requests at once that wait for a bridge to attach.", default=1024)
     drain: float = setting("Seconds that requests in flight are given when the proxy is told to stop.", default=10.0)
+    orphan_timeout: float = setting(
+        "Seconds after which a proxy that no manager asks for its figures ends by itself; 0 for never.", default=0.0
+    )
     leash_fd: int | None = setting(
         "Descriptor whose end stops the proxy: the starting process holds the other end.", default=None
     )

@@ -8,12 +8,14 @@ from cloudtolocalllm.runtime.clock import Clock
 class Stats:
     """Figures since the start; a live stream counts as activity at every moment."""
 
-    __slots__ = ("_clock", "_last", "bytes_down", "bytes_up", "in_flight", "started", "streams_total")
+    __slots__ = ("_clock", "_last", "asked", "bytes_down", "bytes_up", "in_flight", "started", "streams_total")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.started = clock.wall()
         self._last = self.started
+        self.asked = clock.monotonic()
+        """When the manager last asked, in monotonic seconds."""
         self.in_flight = 0
         self.streams_total = 0
         self.bytes_up = 0

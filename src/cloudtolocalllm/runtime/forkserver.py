@@ -119,8 +119,10 @@ def write_record(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object to a file, mode 0600, so that a reader sees the old content or the new, never a part."""
     draft = path.with_name(path.name + ".new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(value, file)
+    try:
+        os.write(descriptor, json.dumps(value).encode())
+    finally:
+        os.close(descriptor)
     draft.replace(path)
 
 
@@ -265,7 +267,9 @@ def confine(limits: ChildLimits, libc: ctypes.CDLL, name: str) -> None:
         signal.signal(number, signal.SIG_DFL)
     os.closerange(3, max(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     os.umask(0o077)
-    Path("/proc/self/comm").write_text(name)
+    comm = os.open("/proc/self/comm", os.O_WRONLY)
+    os.write(comm, name.encode())
+    os.close(comm)
     kept = {key: value for key in KEPT_VARIABLES if (value := os.environ.get(key)) is not None}  # noqa: TID251 - emptied here
     os.environ.clear()  # noqa: TID251 - emptied here
     os.environ.update(kept)  # noqa: TID251 - emptied here

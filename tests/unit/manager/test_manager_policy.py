@@ -277,7 +277,7 @@ class World(RuleBasedStateMachine):
         assert len(self.known.keys() - self.dead) <= self.config.max_instances
 
     def teardown(self) -> None:
-        """Left in peace, everything settles: those who wait are served or refused, spares are there, and then rest."""
+        """Left in peace, everything settles: who waits is served or refused, spares are there, and then rest."""
         for _ in range(4):
             self.step()
             for one in list(self.known.values()):

@@ -13,6 +13,7 @@ from cloudtolocalllm.runtime.http1._chunked import ChunkedDecoder, ChunkedError
 from cloudtolocalllm.runtime.http1._deadline import Deadline
 from cloudtolocalllm.runtime.http1._head import END_OF_HEAD, STRAY_LINE_END, parse_request_head
 from cloudtolocalllm.runtime.http1._server_exchange import ServerExchange
+from cloudtolocalllm.runtime.http1._sockets import bound_unsent
 from cloudtolocalllm.runtime.http1.errors import BadRequestError
 from cloudtolocalllm.runtime.http1.messages import BodyKind, Headers, HttpLimits, Request
 
@@ -109,6 +110,7 @@ class ServerConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer = str(peer[0])
+            bound_unsent(transport)
         self.owner.connections_open.add(self)
         self._deadline.set(self.limits.idle_timeout)
 

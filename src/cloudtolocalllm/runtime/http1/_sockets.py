@@ -1,0 +1,16 @@
+"""What is set on connections' sockets."""
+
+import asyncio
+import socket
+
+UNSENT = 128 * 1024
+"""Bytes that the kernel takes of us before it has sent them. Linux otherwise takes up to 4 MB (tcp_wmem) for a client
+that has stopped reading: memory that back-pressure does not see, and an answer that runs ahead of a stop."""
+_TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+
+
+def bound_unsent(transport: asyncio.BaseTransport) -> None:
+    """Bound what waits unsent in a TCP connection's buffer, where the system can."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and _TCP_NOTSENT_LOWAT is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT)
