@@ -110,7 +110,7 @@ class ServerConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer = str(peer[0])
-            bound_unsent(transport)
+        bound_unsent(transport)
         self.owner.connections_open.add(self)
         self._deadline.set(self.limits.idle_timeout)
 

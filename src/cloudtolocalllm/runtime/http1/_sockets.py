@@ -10,7 +10,11 @@ _TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
 def bound_unsent(transport: asyncio.BaseTransport) -> None:
-    """Bound what waits unsent in a TCP connection's buffer, where the system can."""
+    """Bound what waits in a connection's buffer for a peer that does not read, where the system can."""
     sock = transport.get_extra_info("socket")
-    if sock is not None and _TCP_NOTSENT_LOWAT is not None:
+    if sock is None:
+        return
+    if sock.family == getattr(socket, "AF_UNIX", None):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT // 2)  # Linux doubles it (socket(7))
+    elif _TCP_NOTSENT_LOWAT is not None:
         sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, UNSENT)
