@@ -16,6 +16,7 @@ from cloudtolocalllm.tunnel import (
     Event,
     GoAwayReason,
     Hello,
+    Limits,
     RequestHead,
     ResetReason,
     ResponseHead,
@@ -132,7 +133,7 @@ def dialogue_steps() -> list[dict[str, Any]]:
     talk.send("bridge", 0.1)
     # This token, and the acknowledgement of the last ones, are lost with the connection.
     talk.call("bridge", "send_data", 1, b"data: two\n\n")
-    talk.send("bridge", 0.2, lost=True)
+    talk.send("bridge", Limits().ack_delay, lost=True)
     talk.call("proxy", "tick", 0.5)
     talk.send("proxy", 0.5, lost=True)
     talk.call("bridge", "detach", 0.5)

@@ -1,14 +1,11 @@
 """Parts are killed in the middle of an answer."""
 
 import asyncio
-import contextlib
 import itertools
 import json
 import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -16,7 +13,8 @@ import psutil
 import pytest
 from tests.support.engines import EngineProcess
 from tests.support.fault_proxy import FaultProxy
-from tests.support.stack import Stack, running_stack, wait_for
+from tests.support.second_bridge import second_bridge
+from tests.support.stack import running_stack, wait_for
 
 pytestmark = pytest.mark.timeout(150)
 MESSAGES = [{"role": "user", "content": "go"}]
@@ -65,25 +63,6 @@ async def test_the_tunnel_is_cut_ten_times_in_one_answer(short_dir: Path, paced:
     assert cuts >= 10
     assert text == expected
     assert max(after - before for before, after in itertools.pairwise(arrived)) < 2.0
-
-
-@contextlib.asynccontextmanager
-async def second_bridge(stack: Stack, engine: EngineProcess, fault: FaultProxy) -> AsyncIterator[None]:
-    """Run a bridge that dials through the fault proxy. The newest bridge is the first choice, so it serves."""
-    command = [sys.executable, "-m", "cloudtolocalllm", "bridge", "--server", f"http://127.0.0.1:{fault.port}"]
-    command += ["--key", stack.api_key, "--engine", engine.url, "--data-dir", str(stack.data_dir / "second")]
-    process = await asyncio.create_subprocess_exec(*command, "--name", "second", stdout=asyncio.subprocess.DEVNULL)
-    try:
-        async with httpx.AsyncClient(headers=stack.headers) as client, asyncio.timeout(20):
-            while True:
-                bridges = (await client.get(f"{stack.url}/api/bridge")).json()
-                if any(bridge["name"] == "second" and bridge["connected"] for bridge in bridges):
-                    break
-                await asyncio.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        await asyncio.wait_for(process.wait(), 20)
 
 
 async def test_a_killed_proxy_costs_its_user_only(short_dir: Path, paced: EngineProcess) -> None:

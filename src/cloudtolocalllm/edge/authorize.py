@@ -1,11 +1,16 @@
 """Asks the API about requests on the data path."""
 
+import re
 from dataclasses import dataclass
 
 from cloudtolocalllm.contracts import authorize as contract
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.http1 import Headers, HttpError, Pool, Request, Response, fetch
+
+_ERROR_STATUS = re.compile(rb"[45][0-9]{2}")
+"""What a refusal may tell a client: no success, no redirect, no switch of protocols."""
+_SECONDS = re.compile(rb"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +82,27 @@ def _question(request: Request, request_id: bytes, fresh: bool) -> Headers:
 def _decision(answer: Response) -> Allowed | Refused:
     if answer.status == 200:
         endpoint, assertion = answer.field(contract.ENDPOINT), answer.field(contract.ASSERTION)
-        if endpoint is not None and assertion is not None:
+        if endpoint and assertion:
             try:
                 return Allowed(str(Endpoint.parse(endpoint.decode())), assertion)
             except ValueError:
                 pass
     elif answer.status in (401, 403):
-        retry_after = answer.field(contract.RETRY_AFTER)
-        try:
-            problem = Problem.by_slug((answer.field(contract.PROBLEM) or b"").decode())
-            status = int(answer.field(contract.STATUS) or problem.value.status)
-        except (KeyError, ValueError):
-            return Refused(Problem.FORBIDDEN, answer.status, "The API refused the request.")
-        detail = (answer.field(contract.DETAIL) or b"").decode("ascii", "replace")
-        return Refused(problem, status, detail, retry_after.decode("ascii", "replace") if retry_after else None)
+        return _refusal(answer)
     return Refused(Problem.INTERNAL, 500, "The API's decision could not be read.")
+
+
+def _refusal(answer: Response) -> Refused:
+    """Read a refusal; one that cannot be read is one all the same."""
+    stated = answer.field(contract.STATUS)
+    try:
+        problem = Problem.by_slug((answer.field(contract.PROBLEM) or b"").decode())
+    except (KeyError, ValueError):
+        problem = None
+    if problem is None or (stated is not None and not _ERROR_STATUS.fullmatch(stated)):
+        plain = Problem.UNAUTHENTICATED if answer.status == 401 else Problem.FORBIDDEN
+        return Refused(plain, answer.status, "The API refused the request.")
+    status = problem.value.status if stated is None else int(stated)
+    detail = (answer.field(contract.DETAIL) or b"").decode("ascii", "replace")
+    seconds = answer.field(contract.RETRY_AFTER) or b""
+    return Refused(problem, status, detail, seconds.decode() if _SECONDS.fullmatch(seconds) else None)

@@ -35,6 +35,13 @@ ASSERTED_BY_US = frozenset(
 CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"cookie"})
 """Not passed on to a proxy: the assertion stands for them."""
 
+ON_THE_ORIGIN = frozenset(
+    {b"set-cookie", b"clear-site-data", b"strict-transport-security", b"service-worker-allowed", b"alt-svc"}
+    | {b"refresh", b"nel", b"report-to", b"reporting-endpoints", b"content-security-policy-report-only"}
+    | {b"x-accel-buffering"}
+)
+"""Not passed on from home: a browser applies them to the page's whole origin, or a further proxy to itself."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -66,9 +73,7 @@ def to_client(headers: Headers, *, data: bool) -> Headers:
         if name not in _SECURITY_NAMES and not name.startswith(b"access-control-")
     ]
     if data:
-        # What answers at home must not act on the page's origin: it sets no cookie here.
-        kept = [(name, value) for name, value in kept if name != b"set-cookie"]
+        kept = [(name, value) for name, value in kept if name not in ON_THE_ORIGIN]
         # For a further proxy in front of us that would gather the answer before it passes it on.
-        kept = [(name, value) for name, value in kept if name != b"x-accel-buffering"]
         kept.append((b"x-accel-buffering", b"no"))
     return (*kept, *SECURITY)

@@ -10,6 +10,7 @@ from cloudtolocalllm.edge import headers as fields
 from cloudtolocalllm.edge.answers import send_problem
 from cloudtolocalllm.edge.splice import splice
 from cloudtolocalllm.runtime.http1 import (
+    BadResponseError,
     Body,
     BodyKind,
     ConnectError,
@@ -176,9 +177,12 @@ class Relay:
 
     def start(self, status: int, headers: Headers, body: Body) -> None:
         """Pass the head on."""
-        self._record.status = status
         if self._deadline is not None:
             self._deadline.cancel()
+        if status == 101 and self._request.upgrade != "websocket":
+            self.break_off(BadResponseError("expected no switch of protocols, got 101"))
+            return
+        self._record.status = status
         if status == 101:
             self._switch(headers)
             return

@@ -4,39 +4,66 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+STALL_TIMEOUT = 120.0
+"""Seconds a side may leave a full buffer untouched before it is aborted, as an HTTP client may (`write_timeout`)."""
+CLOSE_TIMEOUT = 10.0
+"""Seconds a side has to take what is left for it once the other has ended."""
+
 
 class Half(asyncio.Protocol):
     """One side's protocol: what comes in goes out on the other side."""
 
-    __slots__ = ("_on_end", "other", "transport")
+    __slots__ = ("_deadline", "_ending", "_loop", "_on_end", "other", "transport")
 
     def __init__(self, transport: asyncio.Transport, on_end: Callable[[], None]) -> None:
         self.transport = transport
         self.other: Half = self
         self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._ending = False
 
     def data_received(self, data: bytes) -> None:
         """Pass on."""
         self.other.transport.write(data)
 
     def eof_received(self) -> None:
-        """End the other side once it has everything."""
-        self.other.transport.close()
+        """End both sides once they have everything."""
+        self.end()
+        self.other.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the other side; what it has not got yet cannot matter to a peer that is gone."""
-        self.other.transport.close()
+        self._ending = True
+        self._abort_in(None)
+        self.other.end()
         self._on_end()
 
     def pause_writing(self) -> None:
         """Our side is slow: stop the other's producer."""
+        if not self._ending:
+            self._abort_in(STALL_TIMEOUT)
         if not self.other.transport.is_closing():
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on."""
+        if not self._ending:
+            self._abort_in(None)
         if not self.other.transport.is_closing():
             self.other.transport.resume_reading()
+
+    def end(self) -> None:
+        """Close once everything is written; a peer that reads nothing does not put that off for ever."""
+        if not self._ending:
+            self._ending = True
+            self.transport.close()
+            self._abort_in(CLOSE_TIMEOUT)
+
+    def _abort_in(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self._loop.call_later(seconds, self.transport.abort)
 
 
 def splice(
@@ -60,6 +87,6 @@ def splice(
     if from_right:
         left.write(from_right)
     if left.is_closing():  # it left while nobody listened: connection_lost went to the old protocol
-        right.close()
+        b.end()
     if right.is_closing():
-        left.close()
+        a.end()

@@ -35,8 +35,10 @@ class Limits:
     """Frames kept for replay. A sender at this bound sends nothing but control frames until an ACK comes."""
     ack_every_frames: int = 32
     ack_every_bytes: int = 32 * 1024
-    ack_delay: float = 0.2
-    """Seconds after which a received frame is acknowledged even when nothing else is sent."""
+    ack_delay: float = 2.0
+    """Seconds after which a received frame is acknowledged even when nothing else is sent. An ACK of its own wakes
+    every hop once more: at 0.2 s that was one for every two tokens of a stream of ten a second. What a longer delay
+    costs is memory for replay, which the window and the counts above bound anyway."""
     resume_window: float = 60.0
     """Seconds a session outlives its WebSocket."""
     ping_interval: float = 5.0

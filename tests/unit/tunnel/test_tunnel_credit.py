@@ -229,14 +229,14 @@ def test_unacknowledged_frames_stop_the_sender() -> None:
     pair = connected(Limits(max_unacked_frames=10))
     bridge = pair.bridge.session
     stream_id = streaming(pair)
-    pair.later(1)
+    pair.later(Limits().ack_delay)
     pair.settle()
     for _ in range(25):
         bridge.send_data(stream_id, b"x")
     pair.collect()
     assert len(bridge._out.replay.unacked) == 10
     for _ in range(3):
-        pair.later(1)
+        pair.later(Limits().ack_delay)
         pair.settle()
     assert received_data(pair.proxy.take_events(), stream_id) == b"x" * 25
 

@@ -133,12 +133,12 @@ def test_frames_are_acknowledged_after_a_while() -> None:
     pair = connected()
     pair.proxy.session.open_stream(POST)
     pair.settle()
-    assert pair.bridge.session.next_deadline() == pytest.approx(pair.now + 0.2)
-    pair.later(0.2)
+    assert pair.bridge.session.next_deadline() == pytest.approx(pair.now + Limits().ack_delay)
+    pair.later(Limits().ack_delay)
     assert list(pair.proxy.inbox) == [frames.encode_ack(1)]
     pair.settle()
     assert kept_state(pair.proxy.session) == 1  # the stream itself
-    pair.later(0.2)
+    pair.later(Limits().ack_delay)
     assert not pair.proxy.inbox
 
 

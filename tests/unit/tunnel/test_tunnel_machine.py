@@ -153,7 +153,7 @@ class TunnelMachine(RuleBasedStateMachine):
         self.pair.burst = burst
         self.up = True
 
-    @rule(seconds=st.sampled_from([0.1, 0.3]))
+    @rule(seconds=st.sampled_from([0.1, Limits().ack_delay]))
     def pass_time(self, seconds: float) -> None:
         self.pair.later(seconds)
 
@@ -212,7 +212,7 @@ class TunnelMachine(RuleBasedStateMachine):
             for side, _ in self.pair.sides:
                 for stream in list(side.session._streams.values()):
                     side.session.consumed(stream.id, stream.unconsumed)
-            self.pair.later(0.3)
+            self.pair.later(Limits().ack_delay)
         for stream_id, model in self.models.items():
             if model.live:
                 assert model.got["bridge"] == model.sent["proxy"], stream_id

@@ -177,7 +177,7 @@ def test_frames_of_a_reset_stream_that_are_replayed_are_still_dropped() -> None:
     assert stream_id in pair.proxy.session._out.reset_ids
     pair.proxy.session.open_stream(POST)
     pair.settle()
-    pair.later(1)
+    pair.later(Limits().ack_delay)
     pair.settle()
     assert not pair.proxy.session._out.reset_ids, "an ACK tells that nothing sent before it is still to come"
 
@@ -521,6 +521,6 @@ def test_delivery_is_exactly_once_whatever_is_lost(
     for _ in range(200):
         work()
         pair.settle()
-        pair.later(0.3)
+        pair.later(Limits().ack_delay)
     assert all(not queue for queue in left.values())
     assert set(got.values()) == {b"".join(chunks)}

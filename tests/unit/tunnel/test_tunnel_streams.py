@@ -304,9 +304,9 @@ def test_ten_thousand_tiny_streams_leave_no_state() -> None:
         pair.bridge.take_events()
         pair.proxy.take_events()
         most = max(most, kept_state(proxy), kept_state(bridge))
-    pair.later(0.3)
+    pair.later(Limits().ack_delay)
     pair.settle()
-    pair.later(0.3)
+    pair.later(Limits().ack_delay)
     pair.settle()
     assert proxy.open_streams == bridge.open_streams == 0
     assert kept_state(proxy) == kept_state(bridge) == 0

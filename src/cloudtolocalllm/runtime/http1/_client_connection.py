@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from cloudtolocalllm.runtime.http1._chunked import ChunkedDecoder, ChunkedError, chunk, last_chunk
 from cloudtolocalllm.runtime.http1._encode import framing_line, head
-from cloudtolocalllm.runtime.http1._head import END_OF_HEAD, parse_response_head
+from cloudtolocalllm.runtime.http1._head import END_OF_HEAD, STRAY_LINE_END, parse_response_head
 from cloudtolocalllm.runtime.http1.errors import BadResponseError, HttpError, LocalError
 from cloudtolocalllm.runtime.http1.messages import Body, BodyKind, Headers, HttpLimits
 
@@ -296,6 +296,8 @@ class Connection(asyncio.Protocol):
         if end < len(END_OF_HEAD):
             if len(data) > self._limits.max_head:
                 raise BadResponseError(f"expected a head of at most {self._limits.max_head} bytes")
+            if not (data.startswith(b"HTTP/") or b"HTTP/".startswith(data)) or STRAY_LINE_END.search(data):
+                raise BadResponseError("expected a response head as RFC 9112 has it")  # it would never end
             return False
         if end > self._limits.max_head:
             raise BadResponseError(f"expected a head of at most {self._limits.max_head} bytes")
