@@ -16,7 +16,6 @@ from cloudtolocalllm.tunnel import (
     Event,
     GoAwayReason,
     Hello,
-    Limits,
     RequestHead,
     ResetReason,
     ResponseHead,
@@ -133,27 +132,27 @@ def dialogue_steps() -> list[dict[str, Any]]:
     talk.send("bridge", 0.1)
     # This token, and the acknowledgement of the last ones, are lost with the connection.
     talk.call("bridge", "send_data", 1, b"data: two\n\n")
-    talk.send("bridge", Limits().ack_delay, lost=True)
-    talk.call("proxy", "tick", 0.5)
-    talk.send("proxy", 0.5, lost=True)
-    talk.call("bridge", "detach", 0.5)
-    talk.call("proxy", "detach", 0.5)
+    talk.send("bridge", 0.2, lost=True)
+    talk.call("proxy", "tick", 2.5)
+    talk.send("proxy", 2.5, lost=True)
+    talk.call("bridge", "detach", 2.5)
+    talk.call("proxy", "detach", 2.5)
     talk.call("bridge", "send_data", 1, b"data: three\n\n")
     talk.call("proxy", "open_stream", RequestHead("GET", "/api/tags"))
-    talk.call("bridge", "attach", 1.0)
-    talk.call("proxy", "attach", 1.0)
-    talk.send("bridge", 1.0)
-    talk.send("proxy", 1.0)
-    talk.send("bridge", 1.0)
+    talk.call("bridge", "attach", 3.0)
+    talk.call("proxy", "attach", 3.0)
+    talk.send("bridge", 3.0)
+    talk.send("proxy", 3.0)
+    talk.send("bridge", 3.0)
     talk.call("bridge", "end_stream", 1, TRAILERS)
     talk.call("proxy", "reset_stream", 2, ResetReason.CANCELLED, "client gone")
-    talk.send("proxy", 1.1)
-    talk.send("bridge", 1.1)
-    talk.call("bridge", "tick", 6.0)
-    talk.send("bridge", 6.0)
-    talk.send("proxy", 6.0)
+    talk.send("proxy", 3.1)
+    talk.send("bridge", 3.1)
+    talk.call("bridge", "tick", 8.2)
+    talk.send("bridge", 8.2)
+    talk.send("proxy", 8.2)
     talk.call("proxy", "go_away", GoAwayReason.IDLE)
-    talk.send("proxy", 6.1)
+    talk.send("proxy", 8.3)
     return talk.steps
 
 

@@ -98,7 +98,7 @@ async def test_a_path_with_two_readings_is_refused(paced_stack: Stack, target: s
 
 
 @pytest.mark.parametrize(
-    "target", ["/v1/%252e%252e/internal/authorize", "/ollama/api/%74ags", "/v1/;/../x"[:5] + "x"]
+    "target", ["/v1/%252e%252e/internal/authorize", "/ollama/api/%74ags", "/v1/;x"]
 )
 async def test_a_path_that_only_looks_like_a_route_is_refused_at_home(paced_stack: Stack, target: str) -> None:
     """Routes are exact: what would have to be decoded first is none."""
@@ -170,7 +170,8 @@ class Target:
         self.key = bytes.fromhex(owned["key"])
         self.socket = str(stack.data_dir / "run" / "proxies" / owned["id"] / "http.sock")
         now = int(time.time())
-        self.claims = Assertion(owned["id"], owned["user"], CLIENT, "key", now, now + 60, ("none",), "rid")
+        home = json.loads((stack.data_dir / "bridge" / "credential.json").read_text())["bridge_id"]
+        self.claims = Assertion(owned["id"], owned["user"], CLIENT, "key", now, now + 60, (home,), "rid")
 
     async def ask(self, *fields: str, target: str = "/v1/models") -> Answer:
         lines = [f"GET {target} HTTP/1.1", "Host: relay", *fields, "Connection: close", "", ""]
@@ -220,7 +221,7 @@ def bad_tokens(target: Target) -> dict[str, str]:
 
 
 async def test_the_proxy_refuses_every_assertion_that_does_not_hold(paced_stack: Stack, target: Target) -> None:
-    await expect_served(await target.ask(f"C2L-Assertion: {mint(target.claims, target.key)}"))
+    assert (await target.ask(f"C2L-Assertion: {mint(target.claims, target.key)}")).status == 200
     for name, token in bad_tokens(target).items():
         for path in ("/v1/models", "/ollama/api/tags", "/c2l/exchanges/x"):
             refused(target, name, token, await target.ask(f"C2L-Assertion: {token}", target=path))
@@ -231,11 +232,6 @@ async def test_the_proxy_refuses_every_assertion_that_does_not_hold(paced_stack:
     for name, token in bad_tokens(target).items():
         assert len(token) < 20 or token not in log, f"the token {name} is in the log"
     await works(paced_stack)
-
-
-async def expect_served(answer: Answer) -> None:
-    """The assertion holds: the proxy looks for the bridge that it names, of which there is none."""
-    assert (answer.status, answer.problem) == (503, "bridge-offline")
 
 
 def refused(target: Target, name: str, token: str, answer: Answer) -> None:

@@ -49,8 +49,15 @@ class Liveness:
         return self.heard + self._silence
 
     def ping_due(self, now: float) -> int | None:
-        """Return the number of the PING that is due, or None; the next one is due an interval from now."""
+        """Return the number of the PING that is due, or None.
+
+        One is due when nothing was heard for an interval. What is heard tells as much as a PONG, and whoever hears
+        frames answers them with ACK soon, so that the other side hears as well; a PING would only wake every hop.
+        """
         if self.ping_at is None or now < self.ping_at:
+            return None
+        if now < self.heard + self._limits.ping_interval:
+            self.ping_at = self.heard + self._limits.ping_interval
             return None
         self.ping_at = now + self._limits.ping_interval
         self.pings += 1
