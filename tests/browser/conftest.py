@@ -20,8 +20,9 @@ FLAGS = [
 expect.set_options(timeout=10_000)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """A browser for the tests of one file: while Playwright runs, no asynchronous test could run on this thread."""
     require(CHROMIUM.exists(), "Chromium", "apt-get install chromium")
     require((DIST / "index.html").is_file(), "the built page", "cd web && npm ci && npm run build")
     with sync_playwright() as playwright:

@@ -97,9 +97,7 @@ async def test_a_path_with_two_readings_is_refused(paced_stack: Stack, target: s
     await works(paced_stack)
 
 
-@pytest.mark.parametrize(
-    "target", ["/v1/%252e%252e/internal/authorize", "/ollama/api/%74ags", "/v1/;x"]
-)
+@pytest.mark.parametrize("target", ["/v1/%252e%252e/internal/authorize", "/ollama/api/%74ags", "/v1/;x"])
 async def test_a_path_that_only_looks_like_a_route_is_refused_at_home(paced_stack: Stack, target: str) -> None:
     """Routes are exact: what would have to be decoded first is none."""
     answer = await send(paced_stack, request(paced_stack, target))

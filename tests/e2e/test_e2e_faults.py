@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import os
 import signal
 import time
@@ -13,38 +12,11 @@ import psutil
 import pytest
 from tests.support.engines import EngineProcess
 from tests.support.fault_proxy import FaultProxy
+from tests.support.long_answer import ask
 from tests.support.second_bridge import second_bridge
 from tests.support.stack import running_stack, wait_for
 
 pytestmark = pytest.mark.timeout(150)
-MESSAGES = [{"role": "user", "content": "go"}]
-
-
-def question(tokens: int, pace: float) -> dict[str, object]:
-    return {
-        "model": "demo:latest",
-        "messages": MESSAGES,
-        "stream": True,
-        "options": {"demo_tokens_per_second": pace, "demo_tokens": tokens},
-    }
-
-
-async def text_of(response: httpx.Response, arrived: list[float] | None = None) -> str:
-    parts = []
-    async for line in response.aiter_lines():
-        if arrived is not None:
-            arrived.append(time.monotonic())
-        parts.append(json.loads(line)["message"]["content"])
-    return "".join(parts)
-
-
-async def ask(url: str, headers: dict[str, str], tokens: int, pace: float, arrived: list[float] | None = None) -> str:
-    async with (
-        httpx.AsyncClient(timeout=60) as client,
-        client.stream("POST", f"{url}/api/chat", json=question(tokens, pace), headers=headers) as response,
-    ):
-        assert response.status_code == 200, await response.aread()
-        return await text_of(response, arrived)
 
 
 async def test_the_tunnel_is_cut_ten_times_in_one_answer(short_dir: Path, paced: EngineProcess) -> None:

@@ -49,7 +49,9 @@ async def test_a_second_service_is_told_and_a_dead_ones_socket_is_replaced(tmp_p
 async def test_it_is_ready_when_the_manager_answers(api: RunningApi) -> None:
     async with api.client() as client:
         assert (await client.get("/readyz")).json() == {"status": "ready", "manager": True}
-        api.manager.broken = True
+        api.manager.ready = False  # it answers, but can make no proxy yet
+        assert (await client.get("/readyz")).status_code == 503
+        api.manager.ready, api.manager.broken = True, True
         response = await client.get("/readyz")
         assert (response.status_code, response.json()) == (503, {"status": "not-ready", "manager": False})
 

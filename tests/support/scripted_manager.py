@@ -24,6 +24,8 @@ class ScriptedManager:
     delay: float = 0.0
     """Seconds before each answer to PUT."""
     broken: bool = False
+    ready: bool = True
+    """Whether it can make proxies now."""
     """Whether it answers nonsense."""
     made: int = 0
     refused_tokens: int = 0
@@ -49,6 +51,8 @@ class ScriptedManager:
         path, _, query = target.partition("?")
         if self.broken:
             return 200, "nonsense", ""
+        if path == "/readyz":
+            return (200 if self.ready else 503), {}, ""
         if path == "/v1/stats":
             return 200, {"starts": self.made}, ""
         if path == "/v1/instances":

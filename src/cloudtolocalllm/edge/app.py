@@ -72,8 +72,8 @@ class Edge:
             return Problem.NOT_FOUND, "This server is not responsible for the host that was asked for.", 421
         if not is_plain(request.path):
             return Problem.BAD_REQUEST, "Expected a path without dot segments, empty segments and encoded slashes."
-        if request.upgrade is not None and request.upgrade != "websocket":
-            return Problem.BAD_REQUEST, "Expected no upgrade but to WebSocket."
+        # An upgrade to anything but WebSocket is ignored and not passed on (RFC 9110 §7.8): Java's HTTP client and
+        # `curl --http2` offer h2c with every request that they send in clear.
         return None
 
     def _refuse(

@@ -53,7 +53,7 @@ class ManagerSettings:
     warm: int = setting("Spare proxies kept ready.", default=1, parse=_whole(0))
     max_instances: int = setting("Proxies at most.", default=2000, parse=_whole(1))
     idle_timeout: float = setting("Seconds without a stream after which a proxy ends.", default=600.0, parse=_seconds)
-    start_timeout: float = setting("Seconds within which a proxy must be ready.", default=30.0, parse=_seconds)
+    start_timeout: float = setting("Seconds within which a proxy must be ready.", default=10.0, parse=_seconds)
     poll_interval: float = setting("Seconds between two looks at a proxy.", default=30.0, parse=_seconds)
     orphan_timeout: float = setting(
         "Seconds after which a proxy that no manager looks at ends by itself.", default=300.0, parse=_seconds

@@ -238,6 +238,23 @@ async def test_an_upgrade_is_spliced_with_what_came_early(edge: MemoryEdge) -> N
     assert proxy.is_closing()
 
 
+@pytest.mark.parametrize("offered", ["h2c", "TLS/1.0", "h2c, websocket", "x" * 100])
+async def test_an_upgrade_to_anything_else_is_ignored(edge: MemoryEdge, offered: str) -> None:
+    """Java's HTTP client offers h2c with every request in clear; RFC 9110 §7.8 lets a server ignore it."""
+    client, proxy = await edge.ask_proxy(
+        "GET /v1/models HTTP/1.1",
+        "Connection: Upgrade, HTTP2-Settings",
+        f"Upgrade: {offered}",
+        "HTTP2-Settings: AAMA",
+    )
+    sent = proxy.take().lower()
+    assert b"upgrade" not in sent
+    assert b"http2-settings" not in sent
+    proxy.peer_sends(OK + b"hello")
+    await turns()
+    assert parts(client.take())[0] == 200
+
+
 def allow(transport: MemoryTransport) -> None:
     transport.peer_sends(
         b"HTTP/1.1 200 OK\r\nC2L-Endpoint: unix:/proxy\r\nC2L-Assertion: v1.ours.mac\r\nContent-Length: 0\r\n\r\n"
