@@ -20,6 +20,7 @@ from cloudtolocalllm.runtime.http1 import (
     HttpError,
     Request,
     Responder,
+    switching_protocols,
 )
 from cloudtolocalllm.runtime.http1.messages import CHUNKED, end_to_end
 
@@ -229,10 +230,8 @@ class Relay:
             upstream.abort()
             self.finish()
             return
-        kept = end_to_end(headers)
-        lines = [b"HTTP/1.1 101 Switching Protocols", b"connection: upgrade", b"upgrade: websocket"]
-        lines += [b"%b: %b" % (name, value) for name, value in kept if name != b"content-length"]
-        client.write(b"\r\n".join(lines) + b"\r\n\r\n")
+        upgrade: Headers = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
+        client.write(switching_protocols((*upgrade, *end_to_end(headers))))
         splice(client, from_client, upstream, from_upstream, self.finish)
 
     def _no_head(self) -> None:
