@@ -1,11 +1,13 @@
-"""Ten thousand small requests leave nothing behind."""
+"""Ten thousand small requests leave nothing behind, and large ones arrive whole."""
 
 import asyncio
 from dataclasses import dataclass
 
+import httpx
 import psutil
 import pytest
 from tests.support.edge_doubles import read_body, read_head
+from tests.support.engines import EngineProcess
 from tests.support.memory_transport import until
 from tests.support.stack import Stack
 
@@ -79,3 +81,24 @@ async def test_ten_thousand_small_requests(paced_stack: Stack) -> None:
     assert after.pids == before.pids
     assert all(after.threads[name] <= count + 2 for name, count in before.threads.items())
     assert after.proxy_memory - before.proxy_memory < MAX_GROWTH
+
+
+async def test_large_requests_arrive_whole(paced_stack: Stack, paced: EngineProcess) -> None:
+    """More than the sockets on the way hold at once, several at a time; the bridge sees no fault in the tunnel."""
+    log = paced_stack.data_dir / "logs" / "up.log"
+    faults = log.read_text().count('"level": "error"')
+    question = {
+        "model": "demo:latest",
+        "stream": False,
+        "messages": [{"role": "user", "content": " ".join(str(number) for number in range(60_000))}],
+        "options": {"demo_tokens": 1},
+    }
+    async with httpx.AsyncClient(timeout=20, headers=paced_stack.headers) as client:
+        direct = (await client.post(f"{paced.url}/api/chat", json=question)).json()["prompt_eval_count"]
+        for _ in range(4):
+            answers = await asyncio.gather(
+                *(client.post(f"{paced_stack.url}/ollama/api/chat", json=question) for _ in range(4))
+            )
+            assert [answer.status_code for answer in answers] == [200] * 4
+            assert [answer.json()["prompt_eval_count"] for answer in answers] == [direct] * 4
+    assert log.read_text().count('"level": "error"') == faults

@@ -238,11 +238,19 @@ class _AnyTransport:
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self.write = transport.write
-        self.writelines = transport.writelines
         self.get_write_buffer_size = transport.get_write_buffer_size
         self.set_write_buffer_limits = transport.set_write_buffer_limits
         self.close = transport.close
         self.abort = transport.abort
+
+    def writelines(self, pieces: list[Any]) -> None:
+        """Write a frame's header and payload.
+
+        The header is a view of a buffer that picows uses again for its next frame, and uvloop keeps what it is given
+        until the end of its turn: of two frames in one turn the first would leave with the second one's header.
+        """
+        header, *rest = pieces
+        self._transport.writelines([bytes(header), *rest])
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the transport knows, with a socket that bears TCP options."""

@@ -81,5 +81,3 @@ def test_a_part_without_its_settings_says_which(capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().err
     assert "C2L_API_LISTEN is not set" in text
     assert "C2L_API_DATA_DIR is not set" in text
-
-
