@@ -1,8 +1,10 @@
 """A process that has everything loaded and forks children on request: cheap in time and memory.
 
-A fork shares its parent's pages until one of the two writes to them. So the parent loads all modules, moves every
-object out of the garbage collector's sight (`gc.freeze`, which would otherwise write to all of them) and does nothing
-but fork; a child imports nothing and costs what it itself writes.
+A fork shares its parent's pages until one of the two writes to them. So the parent loads all modules, arranges its
+memory (`sharing`), moves every object out of the garbage collector's sight (`gc.freeze`; it would otherwise write to
+all of them) and does nothing but fork; a child imports nothing and costs what it itself writes. What can be done
+before the fork is done there, and what a child does before its own work begins uses as few different functions as can
+be: each that runs costs a page or more (its code, its names, its types).
 
 It has one thread and runs no event loop: fork copies only the calling thread, and locks that others hold would stay
 locked in the child for ever.
@@ -24,16 +26,28 @@ import gc
 import json
 import logging
 import os
-import resource
+import random
 import select
 import signal
 import socket
+from _signal import signal as set_handler  # type: ignore[import-not-found] # without its wrapper's enumerations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from os import closerange, setsid, umask  # by name: looking a name up in a module costs a child three pages
 from pathlib import Path
+from resource import (
+    RLIM_INFINITY,
+    RLIMIT_AS,
+    RLIMIT_CORE,
+    RLIMIT_NOFILE,
+    RLIMIT_NPROC,
+    getrlimit,
+    setrlimit,
+)
+from signal import set_wakeup_fd
 from typing import Any, NoReturn
 
-from cloudtolocalllm.runtime import processes
+from cloudtolocalllm.runtime import processes, sharing
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +57,9 @@ MAX_LINE = 64 * 1024
 # linux/prctl.h
 _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
+_SIGCHLD = int(signal.SIGCHLD)
+_DEFAULT = int(signal.SIG_DFL)
+"""As plain numbers: converting the enumeration's members costs a new child 36 pages, as `signal.signal` does."""
 
 KEPT_VARIABLES = ("LANG", "LC_ALL", "TZ")
 """What a child may know of the environment."""
@@ -115,15 +132,15 @@ class SpawnRequest:
         )
 
 
-def write_record(path: Path, value: dict[str, Any]) -> None:
+def write_record(path: str | Path, value: dict[str, Any]) -> None:
     """Write a JSON object to a file, mode 0600, so that a reader sees the old content or the new, never a part."""
-    draft = path.with_name(path.name + ".new")
+    draft = f"{path}.new"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, json.dumps(value).encode())
     finally:
         os.close(descriptor)
-    draft.replace(path)
+    os.rename(draft, path)  # noqa: PTH104 - a Path costs a new child 30 pages
 
 
 def run(control: socket.socket, preload: Callable[[], None], child: ChildMain, *, name: str) -> None:
@@ -131,7 +148,8 @@ def run(control: socket.socket, preload: Callable[[], None], child: ChildMain, *
 
     Args:
         control: A connected stream socket.
-        preload: Imports and warms up all that children use; leaves no thread and no descriptor behind.
+        preload: Imports and warms up all that children use; leaves no thread behind, and no descriptor but those that
+            a library makes anew in each forked child, as libuv does with a pipe.
         child: Runs in each child with the request's arguments; the child ends when it returns.
         name: What `ps -o comm` shows for a child; 15 bytes at most.
 
@@ -140,30 +158,66 @@ def run(control: socket.socket, preload: Callable[[], None], child: ChildMain, *
     """
     # Without collections in between, the freed blocks that later writes would fill lie together (gc.freeze's docs).
     gc.disable()
+    before = _descriptors()
     preload()
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    own = sorted(_descriptors() - before)
+    _fill_below(own)
+    kernel = _Kernel()
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise RuntimeError(f"expected one thread before forking, got {threads}: preloading must not start any")
-    gc.collect()
+    kept = {key: value for key in KEPT_VARIABLES if (value := os.environ.get(key)) is not None}  # noqa: TID251 - emptied here
+    os.environ.clear()  # noqa: TID251 - emptied here
+    os.environ.update(kept)  # noqa: TID251 - emptied here
+    server = _Server(control, child, kernel, name, own)
+    sharing.fill_holes()
     gc.freeze()
-    _Server(control, child, libc, name).serve()
+    server.serve()
+
+
+def _descriptors() -> set[int]:
+    found = {int(name) for name in os.listdir("/proc/self/fd")}  # noqa: PTH208 - names are what is wanted
+    return {descriptor for descriptor in found if Path(f"/proc/self/fd/{descriptor}").exists()}
+
+
+def _fill_below(own: list[int]) -> None:
+    """Leave no number free below a library's descriptors, so that those it makes anew in a child have the same."""
+    while own:
+        descriptor = os.dup(0)
+        if descriptor > own[-1]:
+            os.close(descriptor)
+            return
+
+
+class _Kernel:
+    """System calls as C functions, called without letting go of the interpreter's lock."""
+
+    def __init__(self) -> None:
+        libc = ctypes.PyDLL(None, use_errno=True)
+        self.fork = libc.fork
+        self.prctl = libc.prctl
+        self.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+
+    def failed(self, name: str) -> OSError:
+        """Return the error of the call that just failed."""
+        error = ctypes.get_errno()
+        return OSError(error, f"{name}: {os.strerror(error)}")
 
 
 class _Server:
     """The loop: requests in, forks, exits out."""
 
-    def __init__(self, control: socket.socket, child: ChildMain, libc: ctypes.CDLL, name: str) -> None:
+    def __init__(self, control: socket.socket, child: ChildMain, kernel: _Kernel, name: str, own: list[int]) -> None:
         self._control = control
         self._child = child
-        self._libc = libc
+        self._kernel = kernel
         self._name = name
+        self._own = own
         self._children: dict[int, str] = {}
         self._received = bytearray()
 
     def serve(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us; we end when it does
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as children want it; we are in a session of our own
         wake_in, wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_out, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
@@ -202,10 +256,14 @@ class _Server:
             log.exception("malformed request")
             return
         try:
-            pid = os.fork()
+            # Not os.fork, whose hooks for processes with threads cost a child 0.4 MB: there is one thread, and it
+            # holds no lock. Of the hooks only the one for random numbers matters (see _be_child).
+            pid = self._kernel.fork()
+            if pid < 0:
+                raise self._kernel.failed("fork")
         except OSError as error:
             log.error("fork failed", extra={"id": request.id, "error": error.strerror})  # noqa: TRY400 - no traceback needed
-            self._tell({"failed": request.id, "error": f"fork: {error.strerror}"})
+            self._tell({"failed": request.id, "error": error.strerror})
             return
         if pid == 0:
             self._be_child(request)
@@ -238,9 +296,10 @@ class _Server:
     def _be_child(self, request: SpawnRequest) -> NoReturn:
         code = 1
         try:
-            confine(request.limits, self._libc, self._name)
+            confine(request.limits, self._kernel, self._name, self._own)
+            random.seed()
             value = {**request.record, "pid": os.getpid(), "started": processes.start_time(os.getpid())}
-            write_record(Path(request.record_path), value)
+            write_record(request.record_path, value)
             gc.enable()
             self._child(request.args)
             code = 0
@@ -254,39 +313,38 @@ class _Server:
             os._exit(code)
 
 
-def confine(limits: ChildLimits, libc: ctypes.CDLL, name: str) -> None:
+def confine(limits: ChildLimits, kernel: _Kernel, name: str, own: list[int]) -> None:
     """Cut this process off from what it inherited and bound what it may use.
 
     After: own session and process group; no descriptor but the standard ones (`control_socket` leaves input empty;
-    the others go where the server's go); default signal handling; an empty environment but for KEPT_VARIABLES; limits
-    set; no way to gain privileges.
+    the others go where the server's go) and a child's `own`; default signal handling; limits set; no way to gain
+    privileges. The environment was emptied, but for KEPT_VARIABLES, before the fork.
     """
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    os.closerange(3, max(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
-    os.umask(0o077)
+    setsid()
+    set_wakeup_fd(-1)
+    set_handler(_SIGCHLD, _DEFAULT)  # the only one that the server handles
+    first = 3
+    for descriptor in own:
+        closerange(first, descriptor)
+        first = descriptor + 1
+    closerange(first, max(4096, getrlimit(RLIMIT_NOFILE)[0]))
+    umask(0o077)
     comm = os.open("/proc/self/comm", os.O_WRONLY)
     os.write(comm, name.encode())
     os.close(comm)
-    kept = {key: value for key in KEPT_VARIABLES if (value := os.environ.get(key)) is not None}  # noqa: TID251 - emptied here
-    os.environ.clear()  # noqa: TID251 - emptied here
-    os.environ.update(kept)  # noqa: TID251 - emptied here
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_AS, limits.address_space)
-    _limit(resource.RLIMIT_NOFILE, limits.open_files)
-    _limit(resource.RLIMIT_NPROC, limits.processes)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS) failed")
-    if not limits.dumpable and libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) failed")
-
-
-def _limit(kind: int, value: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(kind, (bound, bound))
+    for kind, value in (
+        (RLIMIT_CORE, 0),
+        (RLIMIT_AS, limits.address_space),
+        (RLIMIT_NOFILE, limits.open_files),
+        (RLIMIT_NPROC, limits.processes),
+    ):
+        _, hard = getrlimit(kind)
+        bound = value if hard == RLIM_INFINITY else min(value, hard)
+        setrlimit(kind, (bound, bound))
+    if kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise kernel.failed("prctl(PR_SET_NO_NEW_PRIVS)")
+    if not limits.dumpable and kernel.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        raise kernel.failed("prctl(PR_SET_DUMPABLE)")
 
 
 def control_socket() -> socket.socket:

@@ -58,9 +58,20 @@ def configure(service: str, *, level: str = "INFO", stream: TextIO | None = None
         level: The least severity shown.
         stream: None for stdout.
     """
-    out = stream or sys.stdout
-    handler = logging.StreamHandler(out)
-    handler.setFormatter(TerminalFormatter(service) if out.isatty() else JsonFormatter(service))
+    use(handler_of(service, stream or sys.stdout), level)
+
+
+def handler_of(service: str, stream: TextIO) -> logging.Handler:
+    """Return what writes a service's lines to a stream."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TerminalFormatter(service) if stream.isatty() else JsonFormatter(service))
+    return handler
+
+
+def use(handler: logging.Handler, level: str) -> None:
+    """Send all logs of this process to one handler."""
+    logging.getLogger("picows").setLevel("WARNING")  # it tells each connection's socket options at INFO
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    if root.level != logging.getLevelNamesMapping().get(level):  # setting it empties the cache of every logger
+        root.setLevel(level)

@@ -1,6 +1,6 @@
 """Facts about processes from /proc (Linux)."""
 
-from pathlib import Path
+import os
 
 
 def start_time(pid: int) -> int | None:
@@ -9,7 +9,11 @@ def start_time(pid: int) -> int | None:
     Together with the id it names one process for good: ids are reused, pairs are not. A zombie counts as no process.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            stat = os.read(file, 4096)
+        finally:
+            os.close(file)
     except (FileNotFoundError, ProcessLookupError):
         return None
     # proc(5): the name (field 2) is in parentheses and may itself contain blanks and parentheses.
