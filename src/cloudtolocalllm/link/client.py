@@ -16,6 +16,7 @@ from cloudtolocalllm.link.tunnel import Tunnel
 from cloudtolocalllm.link.wire import WebSocketWire, client_protocol
 from cloudtolocalllm.runtime.backoff import Backoff
 from cloudtolocalllm.tunnel import (
+    DEFAULT_LIMITS,
     SESSION_ID_BYTES,
     SUBPROTOCOL,
     GoAwayReason,
@@ -70,7 +71,7 @@ class TunnelClient:
         """
         self._target = target
         self._acceptor = acceptor
-        self._limits = limits or Limits()
+        self._limits = limits or DEFAULT_LIMITS
         self._tls = tls
         self._rng = random.SystemRandom()
         self._tunnel: Tunnel | None = None

@@ -11,6 +11,7 @@ from picows import WSCloseCode, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeRe
 from cloudtolocalllm.link.tunnel import Tunnel
 from cloudtolocalllm.link.wire import WebSocketWire, Wire, hand_over, server_protocol
 from cloudtolocalllm.tunnel import (
+    DEFAULT_LIMITS,
     SUBPROTOCOL,
     GoAwayReason,
     Limits,
@@ -53,7 +54,7 @@ class TunnelServer:
             on_tunnel_ended: Called when a session is over for good.
             on_attached: Called whenever a session is attached, the first time and after each reconnect.
         """
-        self._limits = limits or Limits()
+        self._limits = limits or DEFAULT_LIMITS
         self._on_tunnel = on_tunnel
         self._on_tunnel_ended = on_tunnel_ended
         self._on_attached = on_attached

@@ -15,7 +15,7 @@ from cloudtolocalllm.proxy.stats import Stats
 from cloudtolocalllm.runtime import lifecycle, logs
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
 from cloudtolocalllm.runtime.http1 import HttpServer
-from cloudtolocalllm.tunnel import GoAwayReason, Limits
+from cloudtolocalllm.tunnel import DEFAULT_LIMITS, GoAwayReason, Limits
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,7 @@ class ProxyServer:
         self._settings = settings
         self.stats = Stats(clock)
         self.bridges = Bridges(max_waiting=settings.max_waiting)
-        self.tunnels = TunnelServer(
-            limits=limits or Limits(resume_window=settings.resume_window), on_attached=self.bridges.attached
-        )
+        self.tunnels = TunnelServer(limits=limits or _limits(settings), on_attached=self.bridges.attached)
         self.bridges.use(self.tunnels)
         self.app = ProxyApp(settings, self.tunnels, self.bridges, self.stats, clock)
         self._http = HttpServer(self.app)
@@ -64,6 +62,12 @@ class ProxyServer:
             self._http.close(grace),
             self.tunnels.close(GoAwayReason.SHUTDOWN, grace + 0.5),
         )
+
+
+def _limits(settings: ProxySettings) -> Limits:
+    if settings.resume_window == DEFAULT_LIMITS.resume_window:
+        return DEFAULT_LIMITS
+    return Limits(resume_window=settings.resume_window)
 
 
 async def serve(settings: ProxySettings, stop: asyncio.Event) -> None:

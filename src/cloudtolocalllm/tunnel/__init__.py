@@ -29,10 +29,11 @@ from cloudtolocalllm.tunnel.events import (
     Writable,
 )
 from cloudtolocalllm.tunnel.frames import Hello, peek_hello
-from cloudtolocalllm.tunnel.limits import MAX_PAYLOAD, SESSION_ID_BYTES, SUBPROTOCOL, Limits
+from cloudtolocalllm.tunnel.limits import DEFAULT_LIMITS, MAX_PAYLOAD, SESSION_ID_BYTES, SUBPROTOCOL, Limits
 from cloudtolocalllm.tunnel.session import Role, Session
 
 __all__ = [
+    "DEFAULT_LIMITS",
     "MAX_PAYLOAD",
     "SESSION_ID_BYTES",
     "SUBPROTOCOL",

@@ -59,6 +59,7 @@ from cloudtolocalllm.tunnel.frames import (
 from cloudtolocalllm.tunnel.handshake import Known, begins_anew_at_bridge, begins_anew_at_proxy
 from cloudtolocalllm.tunnel.heads import decode_request, decode_response, decode_trailers
 from cloudtolocalllm.tunnel.limits import (
+    DEFAULT_LIMITS,
     MAX_INFORMATIONAL,
     MAX_PAYLOAD,
     MIN_REPLAY_BYTES,
@@ -126,7 +127,7 @@ class Inbound:
             raise ValueError(f"expected a session id of {SESSION_ID_BYTES} bytes, got {len(session_id)}")
         self._role = role
         self._session_id = session_id
-        self._limits = limits or Limits()
+        self._limits = limits or DEFAULT_LIMITS
         self._state = Connection.DETACHED
         self._ended = False
         self._announced = False

@@ -64,3 +64,7 @@ class Limits:
     def silence(self) -> float:
         """Seconds without any frame after which a connection is dead."""
         return self.ping_interval * (self.ping_misses + 1)
+
+
+DEFAULT_LIMITS = Limits()
+"""One for all who set none: forked processes share it."""

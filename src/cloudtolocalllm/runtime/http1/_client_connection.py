@@ -9,7 +9,7 @@ from cloudtolocalllm.runtime.http1._chunked import ChunkedDecoder, ChunkedError,
 from cloudtolocalllm.runtime.http1._encode import framing_line, head
 from cloudtolocalllm.runtime.http1._head import END_OF_HEAD, STRAY_LINE_END, parse_response_head
 from cloudtolocalllm.runtime.http1.errors import BadResponseError, HttpError, LocalError
-from cloudtolocalllm.runtime.http1.messages import Body, BodyKind, Headers, HttpLimits
+from cloudtolocalllm.runtime.http1.messages import DEFAULT_LIMITS, Body, BodyKind, Headers, HttpLimits
 
 if TYPE_CHECKING:
     from cloudtolocalllm.runtime.http1.client import ResponseHandler
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, limits: HttpLimits | None = None) -> None:
         """Make the protocol of a connection that is about to be made."""
-        self._limits = limits or HttpLimits()
+        self._limits = limits or DEFAULT_LIMITS
         self._loop = asyncio.get_running_loop()
         self.state = CLOSED
         self._exchange: ClientExchange | None = None

@@ -8,7 +8,15 @@ from typing import Protocol
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.runtime.http1._client_connection import Connection
 from cloudtolocalllm.runtime.http1.errors import BadResponseError, ConnectError
-from cloudtolocalllm.runtime.http1.messages import NO_BODY, Body, BodyKind, Headers, HttpLimits, Response
+from cloudtolocalllm.runtime.http1.messages import (
+    DEFAULT_LIMITS,
+    NO_BODY,
+    Body,
+    BodyKind,
+    Headers,
+    HttpLimits,
+    Response,
+)
 
 __all__ = ["Connection", "Exchange", "Pool", "ResponseHandler", "fetch"]
 
@@ -95,7 +103,7 @@ class Pool:
         self._max_idle = max_idle
         self._idle_timeout = idle_timeout
         self._connect_timeout = connect_timeout
-        self._limits = limits or HttpLimits()
+        self._limits = limits or DEFAULT_LIMITS
         self._tls = ssl.create_default_context() if tls else None
         self._idle: list[Connection] = []
         self._closed = False

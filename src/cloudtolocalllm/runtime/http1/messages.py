@@ -53,6 +53,10 @@ class HttpLimits:
     """Seconds a client may leave a full buffer untouched before its connection is aborted."""
 
 
+DEFAULT_LIMITS = HttpLimits()
+"""One for all who set none: forked processes share it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request head, valid by RFC 9112: one Host, one framing, no obs-fold, no bare CR or LF."""
