@@ -1,4 +1,4 @@
-"""The load generator: `python -m bench.load` in a process of its own; a job on stdin, what was measured on stdout."""
+"""The load generator: `python -m bench.load FILE` in a process of its own; a job on stdin, its outcome in FILE."""
 
 import asyncio
 import base64
@@ -6,10 +6,12 @@ import hashlib
 import json
 import re
 import sys
+import tempfile
 import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from bench.http import Client, Target
@@ -17,7 +19,6 @@ from bench.http import Client, Target
 STAMP = re.compile(rb'"content":"(\d{9,}) "')
 """A token that is the time at which it was sent."""
 TEXT = re.compile(rb'"content":("(?:[^"\\]|\\.)*")')
-READ_LIMIT = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,21 +256,21 @@ async def in_process(job: Job, *, core: int | None = None) -> Outcome:
         job: It.
         core: The processor core to which the process is bound; None for any.
     """
-    command = [sys.executable, "-m", "bench.load"]
-    if core is not None:
-        command = ["taskset", "-c", str(core), *command]
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=READ_LIMIT
-    )
-    try:
-        out, _ = await process.communicate(json.dumps(asdict(job)).encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise RuntimeError(f"expected the load generator to end well, got status {process.returncode}")
-    return Outcome.from_json(json.loads(out))
+    with tempfile.NamedTemporaryFile(prefix="c2l-load-") as answer:
+        command = [sys.executable, "-m", "bench.load", answer.name]
+        if core is not None:
+            command = ["taskset", "-c", str(core), *command]
+        process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
+        try:
+            await process.communicate(json.dumps(asdict(job)).encode())
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            raise RuntimeError(f"expected the load generator to end well, got status {process.returncode}")
+        # By a file: of megabytes through a pipe, only a part arrived when the generator ended at once.
+        return Outcome.from_json(json.load(answer))
 
 
 async def in_processes(jobs: Sequence[Job]) -> Outcome:
@@ -286,7 +287,7 @@ def main() -> None:
     value = json.load(sys.stdin)
     targets = tuple(Target(**target) for target in value.pop("targets"))
     outcome = uvloop.run(run(Job(targets=targets, **value)))
-    json.dump(outcome.to_json(), sys.stdout)
+    Path(sys.argv[1]).write_text(json.dumps(outcome.to_json()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Memory of a user's proxy while it relays a stream, as its proportional share: 50 users at once."""
+"""Memory of a user's proxy while it relays a stream, as its proportional share, with few users and with many.
+
+What all proxies share counts for each by its share: some 0.4 MB with 50 users, 0.1 with 200.
+"""
 
 import asyncio
 
@@ -8,7 +11,8 @@ from bench.measure import pss_of
 from bench.platform import bridges, chat, make_users, platform, stamped
 from bench.report import Result
 
-USERS = 50
+FEW = 50
+MANY = 200
 PACE = 10.0
 BAR = 4.0
 """Megabytes."""
@@ -17,18 +21,29 @@ MEGABYTE = 1024 * 1024
 
 async def run(bench: Bench) -> list[Result]:
     """Measure the proxies alone; the fork server whose pages they share is no user's."""
+    few, _ = await _measure(bench, FEW)
+    many, manager = await _measure(bench, MANY)
+    note = f"PSS, {MANY} proxies; the manager itself {manager:.0f} MB once"
+    return [
+        Result("memory_per_active_user", many, "MB", bar=BAR, note=note),
+        Result("memory_per_active_user.few", few, "MB", note=f"PSS, {FEW} proxies"),
+    ]
+
+
+async def _measure(bench: Bench, count: int) -> tuple[float, float]:
+    """Return the megabytes of one proxy among `count`, and of the manager."""
     with platform(bench.engine, "--warm", "0") as stack:
-        users = make_users(stack, USERS)
+        users = make_users(stack, count)
         async with bridges(stack.url, bench.engine, users):
             targets = tuple(chat(stack, user.api_key, stamped(PACE)) for user in users)
-            job = Job("streams", targets, count=USERS, seconds=bench.seconds(9), ramp=2.0)
+            ramp = count / 25
+            job = Job("streams", targets, count=count, seconds=bench.seconds(9), ramp=ramp)
             load = asyncio.ensure_future(in_process(job))
-            await asyncio.sleep(2.0 + bench.seconds(9) / 2)
+            await asyncio.sleep(ramp + bench.seconds(9) / 2)
             pids = [instance["pid"] for instance in stack.instances() if instance["user"]]
             memory = pss_of(pids)
             outcome = await load
-        if outcome.errors or len(pids) < USERS:
-            raise RuntimeError(f"expected {USERS} proxies without error, got {len(pids)}, {outcome.errors[:3]}")
-        idle = pss_of(process.pid for name, process in stack.processes().items() if name == "manager")
-    note = f"PSS, {USERS} proxies; the manager itself {idle / MEGABYTE:.0f} MB once"
-    return [Result("memory_per_active_user", memory / len(pids) / MEGABYTE, "MB", bar=BAR, note=note)]
+        if outcome.errors or len(pids) < count:
+            raise RuntimeError(f"expected {count} proxies without error, got {len(pids)}, {outcome.errors[:3]}")
+        manager = pss_of(process.pid for name, process in stack.processes().items() if name == "manager")
+    return memory / len(pids) / MEGABYTE, manager / MEGABYTE
