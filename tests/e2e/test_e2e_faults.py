@@ -16,6 +16,8 @@ from tests.support.long_answer import ask
 from tests.support.second_bridge import second_bridge
 from tests.support.stack import running_stack, wait_for
 
+from cloudtolocalllm.api.store import Store
+
 pytestmark = pytest.mark.timeout(150)
 
 
@@ -44,6 +46,22 @@ async def test_a_killed_proxy_costs_its_user_only(short_dir: Path, paced: Engine
         began = time.monotonic()
         assert await ask(f"{stack.url}/ollama", stack.headers, 5, 0)
         assert time.monotonic() - began < 2.0
+
+
+async def test_other_users_notice_nothing_of_a_killed_proxy(short_dir: Path, paced: EngineProcess) -> None:
+    expected = await ask(paced.url, {}, 60, 0)
+    with running_stack(short_dir, engines=[paced.url]) as stack:
+        store = Store(stack.data_dir / "cloud" / "cloud.db")
+        _, other = store.create_key(store.create_user(), "another user's")
+        store.close()
+        async with second_bridge(stack, paced, api_key=other), asyncio.TaskGroup() as tasks:
+            await ask(f"{stack.url}/ollama", stack.headers, 5, 0)
+            arrived: list[float] = []
+            answer = tasks.create_task(ask(f"{stack.url}/ollama", {"x-api-key": other}, 60, 30, arrived))
+            await asyncio.sleep(0.7)
+            stack.kill_proxy()
+        assert answer.result() == expected
+        assert max(after - before for before, after in itertools.pairwise(arrived)) < 1.0
 
 
 def test_up_is_killed_and_started_again(short_dir: Path, paced: EngineProcess) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from cloudtolocalllm.api.store import Store
+
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT = 40.0
 STOP_TIMEOUT = 30.0
@@ -64,7 +66,10 @@ class Stack:
 
     def kill_proxy(self) -> int:
         """SIGKILL the owner's proxy and return its process id."""
-        (owned,) = [instance for instance in self.instances() if instance["user"]]
+        store = Store(self.data_dir / "cloud" / "cloud.db")
+        owner = store.owner()
+        store.close()
+        (owned,) = [instance for instance in self.instances() if instance["user"] == owner]
         os.kill(owned["pid"], signal.SIGKILL)
         return int(owned["pid"])
 
