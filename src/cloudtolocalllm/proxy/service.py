@@ -74,7 +74,8 @@ async def serve(settings: ProxySettings, stop: asyncio.Event) -> None:
     """Run a proxy until `stop` is set, then drain it."""
     server = ProxyServer(settings)
     endpoint = await server.start()
-    log.info("proxy listens", extra={"instance": settings.instance, "endpoint": str(endpoint)})
+    # The manager tells of each proxy that is ready; a line here would cost each the memory of a first log record.
+    log.debug("proxy listens", extra={"instance": settings.instance, "endpoint": str(endpoint)})
     gc.freeze()  # what exists now lives as long as the process: collections need not walk it
     await _told_or_orphaned(stop, settings.orphan_timeout, server.stats, SystemClock())
     log.info("proxy drains", extra={"in_flight": server.stats.in_flight})

@@ -4,13 +4,15 @@ A child that only runs code writes to it all the same: reference counts lie with
 the number of pages that hold something it uses, 4 kB each for as little as 8 bytes. Two remedies:
 
 - `Repacker` copies the code objects that ran, which lie scattered among those that never do, next to each other
-  (CPython lays each out as one block with its instructions). Measured for the proxy: 0.4 MB a child.
+  (CPython lays each out as one block with its instructions). Their functions as well.
+  Measured for the proxy: 0.5 MB a child.
 - `fill_holes` occupies the free blocks that lie between objects that are shared, so that what a child allocates lies
   together on pages of its own. Measured: 0.2 MB a child.
 
 Both are for CPython on glibc, and do nothing but use a little more memory elsewhere.
 """
 
+import contextlib
 import ctypes
 import gc
 import mmap
@@ -18,7 +20,7 @@ import os
 import re
 import sys
 import time
-from types import CodeType, FrameType, FunctionType
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 MAX_BLOCKS = 20_000
@@ -70,6 +72,7 @@ class Repacker:
         replaced = [function.__code__ for _, function in functions]  # kept until the end: an id is not used twice
         for _, function in functions:
             function.__code__ = self._copy(function.__code__, order)
+        _move([function for _, function in functions])
         del replaced
         self._ran.clear()
         self._copies.clear()
@@ -90,6 +93,50 @@ class Repacker:
             )
             copy = self._copies[id(code)] = code.replace(co_consts=constants)
         return copy
+
+
+def _move(functions: list[FunctionType]) -> None:
+    """Put copies of functions, made one after the other, where modules and classes name them.
+
+    Whoever holds one by another way keeps the old one, which does the same.
+    """
+    moved: dict[int, FunctionType] = {}
+    for function in functions:
+        if not function.__dict__:  # an attribute may be how somebody knows it
+            moved[id(function)] = _copied(function)
+    for holder in gc.get_objects():
+        kind = type(holder)
+        if kind is ModuleType:
+            for name, value in list(vars(holder).items()):
+                if type(value) is FunctionType and id(value) in moved:
+                    setattr(holder, name, moved[id(value)])
+        elif isinstance(holder, type):
+            _move_in_class(holder, moved)
+
+
+def _move_in_class(holder: type, moved: dict[int, FunctionType]) -> None:
+    for name, value in list(vars(holder).items()):
+        new: object = None
+        if type(value) is FunctionType:
+            new = moved.get(id(value))
+        elif type(value) in (staticmethod, classmethod):
+            inner = moved.get(id(value.__func__))
+            new = type(value)(inner) if inner is not None else None
+        if new is not None:
+            with contextlib.suppress(TypeError):  # a type that cannot be written
+                setattr(holder, name, new)
+
+
+def _copied(function: FunctionType) -> FunctionType:
+    copy = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    copy.__qualname__ = function.__qualname__
+    copy.__module__ = function.__module__
+    copy.__doc__ = function.__doc__
+    copy.__annotations__ = function.__annotations__
+    return copy
 
 
 def give_back_zeros(value: object) -> None:

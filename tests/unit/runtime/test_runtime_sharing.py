@@ -35,6 +35,51 @@ def test_code_that_ran_is_moved_and_works_as_before() -> None:
     assert sys.getprofile() is None
 
 
+class _Holder:
+    def method(self, value: int, *, by: int = 2) -> int:
+        """Multiply."""
+        return value * by
+
+    @staticmethod
+    def static() -> str:
+        return "static"
+
+    @classmethod
+    def of_class(cls) -> str:
+        return cls.__name__
+
+    def calls_super(self) -> str:
+        return super().__repr__()[:1]
+
+
+def test_functions_that_ran_are_moved_where_modules_and_classes_name_them() -> None:
+    holder, old = _Holder(), _Holder.method
+    bound = holder.method
+    module_level = _adder
+    repacker = sharing.Repacker()
+    repacker.watch()
+    assert (holder.method(2), holder.static(), holder.of_class(), holder.calls_super()) == (
+        4,
+        "static",
+        "_Holder",
+        "<",
+    )
+    _adder(1)
+    repacker.pack()
+    assert _Holder.method is not old
+    assert _adder is not module_level
+    assert (holder.method(2, by=3), holder.static(), holder.of_class(), holder.calls_super()) == (
+        6,
+        "static",
+        "_Holder",
+        "<",
+    )
+    assert bound(5) == 10, "who holds the old one goes on"
+    assert _Holder.method.__doc__ == "Multiply."
+    assert _Holder.method.__qualname__ == old.__qualname__
+    assert _Holder.method.__annotations__ == old.__annotations__
+
+
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="CPython's allocator")
 def test_holes_are_filled() -> None:
     scattered: list[object] = [bytes(200) for _ in range(20_000)]
