@@ -4,10 +4,14 @@ What all proxies share counts for each by its share: some 0.4 MB with 50 users, 
 """
 
 import asyncio
+import secrets
+
+from tests.support.ports import free_port
 
 from bench.case import Bench
+from bench.cases.requests_per_second import running_proxy
 from bench.load import Job, in_process
-from bench.measure import pss_of
+from bench.measure import pss, pss_of
 from bench.platform import bridges, chat, make_users, platform, stamped
 from bench.report import Result
 
@@ -23,11 +27,19 @@ async def run(bench: Bench) -> list[Result]:
     """Measure the proxies alone; the fork server whose pages they share is no user's."""
     few, _ = await _measure(bench, FEW)
     many, manager = await _measure(bench, MANY)
-    note = f"PSS, {MANY} proxies; the manager itself {manager:.0f} MB once"
+    alone = await _alone()
+    note = f"PSS, {MANY} proxies; the manager itself {manager:.0f} MB once; baseline: a proxy started by itself, idle"
     return [
-        Result("memory_per_active_user", many, "MB", bar=BAR, note=note),
-        Result("memory_per_active_user.few", few, "MB", note=f"PSS, {FEW} proxies"),
+        Result("memory_per_active_user", many, "MB", alone, BAR, note=note),
+        Result("memory_per_active_user.few", few, "MB", alone, note=f"PSS, {FEW} proxies; baseline: as above"),
     ]
+
+
+async def _alone() -> float:
+    """Return the megabytes of a proxy that was not forked from a loaded parent."""
+    async with running_proxy(secrets.token_bytes(32), free_port()) as pid:
+        await asyncio.sleep(1.0)
+        return pss(pid) / MEGABYTE
 
 
 async def _measure(bench: Bench, count: int) -> tuple[float, float]:

@@ -34,7 +34,7 @@ async def run(bench: Bench) -> list[Result]:
     port = free_port()
     content = question(tokens=1, stream=False)
     rates, costs, direct = [], [], []
-    async with _proxy(key, port) as pid, _standin(key, port):
+    async with running_proxy(key, port) as pid, _standin(key, port):
         headers = {"c2l-assertion": _assertion(key, CLIENT)}
         target = Target.at("proxy", f"http://127.0.0.1:{port}/ollama/api/chat", content, headers)
         await _await_bridge(target)
@@ -73,7 +73,7 @@ async def _await_bridge(target: Target) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _proxy(key: bytes, port: int) -> AsyncIterator[int]:
+async def running_proxy(key: bytes, port: int) -> AsyncIterator[int]:
     environ = {
         **os.environ,
         "C2L_PROXY_INSTANCE": INSTANCE,
