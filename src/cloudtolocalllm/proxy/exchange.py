@@ -106,7 +106,7 @@ class Exchange:
         if not self._claims.bridges:
             self.fail(Problem.NO_BRIDGE_PAIRED, "Install the bridge on the machine that runs models, and pair it.")
             return
-        self._connect(may_wait=True)
+        self._connect()
 
     # --- the client's request -------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class Exchange:
         self.stream = None
         if reason is ResetReason.REFUSED and self._replay is not None:
             self._rewind(self._replay)
-            self._connect(may_wait=False)
+            self._connect()
             return
         log.info("stream reset", extra={"exchange": self.id.decode(), "reason": reason.name, "cause": detail})
         self.fail(*problems.of_reset(reason))
@@ -204,15 +204,12 @@ class Exchange:
 
     # --- choosing a bridge ----------------------------------------------------------------------------------
 
-    def _connect(self, *, may_wait: bool) -> None:
+    def _connect(self) -> None:
         answer = Answer(self)
         try:
             stream = self._bridges.open(self._claims.bridges, self._head, answer, self._tried)
             if stream is None:
-                if may_wait:
-                    self._wait()
-                else:
-                    self._offline()
+                self._wait()
                 return
         except BusyError:
             self.fail(Problem.OVERLOADED, "Every bridge that may serve this has as much as it takes; try again.")
@@ -230,7 +227,7 @@ class Exchange:
 
     def _bridge_came(self) -> None:
         self._waiter = None
-        self._connect(may_wait=True)
+        self._connect()
 
     def _offline(self) -> None:
         self._waiter = None

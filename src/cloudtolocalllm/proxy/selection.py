@@ -70,9 +70,11 @@ class Bridges:
         busy = False
         for bridge in bridges:
             for tunnel in [] if self._server is None else self._server.tunnels(bridge):
+                if not tunnel.attached or tunnel.going_away is not None:
+                    continue  # its bridge is changing over: the tunnel that follows is worth waiting for
                 if tunnel in tried:
                     busy = True
-                elif tunnel.attached and tunnel.going_away is None:
+                else:
                     try:
                         stream = tunnel.open(head, handler)
                     except LocalError:
