@@ -22,7 +22,7 @@ def test_an_answer_streams_in_with_its_figures(chat: Chat) -> None:
     assert chat.answer.split() == ["Grüße", "aus", "der", "Ferne:", "🦙", "fett.", "eins", "zwei"]
     expect(chat.page.locator(".markdown strong")).to_have_text("fett")
     assert chat.page.locator(".markdown").element_handle().evaluate("(node, other) => node === other", node)
-    expect(chat.page.get_by_text("9 tokens", exact=False)).to_be_visible()
+    expect(chat.page.get_by_text("· 9 tokens", exact=True)).to_be_visible()
     expect(chat.page.get_by_text("tokens/s")).to_be_visible()
     expect(chat.page.get_by_text("first after")).to_be_visible()
     expect(chat.page.get_by_text("Answer complete.")).to_be_attached()

@@ -14,7 +14,7 @@ from tests.support.engines import EngineProcess
 from tests.support.fault_proxy import FaultProxy
 from tests.support.long_answer import ask
 from tests.support.second_bridge import second_bridge
-from tests.support.stack import Stack, running_stack, wait_for
+from tests.support.stack import running_stack, wait_for
 
 from cloudtolocalllm.api.store import Store
 
@@ -44,8 +44,6 @@ async def test_a_killed_proxy_costs_its_user_only(short_dir: Path, paced: Engine
         await ask(f"{stack.url}/ollama", stack.headers, 5, 0)
         stack.kill_proxy()
         began = time.monotonic()
-        # While the bridge changes over, a request may be told to try again (503 with Retry-After), as clients do.
-        await asyncio.to_thread(wait_for, lambda: answers(stack), within=2.0, what="an answer by a new proxy")
         assert await ask(f"{stack.url}/ollama", stack.headers, 5, 0)
         assert time.monotonic() - began < 2.0
 
@@ -84,10 +82,6 @@ def test_up_is_killed_and_started_again(short_dir: Path, paced: EngineProcess) -
             assert [pid for pid, at in children.items() if lives(pid, at) and pid not in current] == []
             folders = {path.name for path in (short_dir / "run" / "proxies").glob("px-*")}
             assert folders == {instance["id"] for instance in second.instances()}
-
-
-def answers(stack: Stack) -> bool:
-    return httpx.get(f"{stack.url}/v1/models", headers=stack.headers, timeout=20).status_code == 200
 
 
 def lives(pid: int, created: float) -> bool:

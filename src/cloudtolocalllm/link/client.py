@@ -132,6 +132,9 @@ class TunnelClient:
         wire = await self._dial()
         if wire is None:
             return
+        if self._finished:  # closed while dialling: the proxy need not hear of it
+            wire.abort()
+            return
         self._lost = False
         self.tunnel.attach(wire)
         while not self._lost and not self._finished:

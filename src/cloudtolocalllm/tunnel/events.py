@@ -34,6 +34,8 @@ class GoAwayReason(IntEnum):
     VERSION = 5
     REVOKED = 6
     OVERLOADED = 7
+    ENDED = 8
+    """The sender has ended the session; no event tells this but SessionEnded."""
 
 
 @dataclass(frozen=True, slots=True)

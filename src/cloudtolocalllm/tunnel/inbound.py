@@ -319,24 +319,32 @@ class Inbound:
             raise RemoteError("expected the bytes of a PING of this connection in PONG, got others")
 
     def _take_goaway(self, reason: GoAwayReason) -> None:
+        if reason is GoAwayReason.ENDED:
+            self._end("the peer ended the session", unanswered=ResetReason.REFUSED)
+            return
         if reason is not self._peer_going_away:
             self._peer_going_away = reason
             self._events.append(GoAwayReceived(reason))
         if reason in _FATAL:
             self._end(f"the peer ended the session: {reason.name}")
 
-    def _end(self, detail: str) -> None:
+    def _end(self, detail: str, *, unanswered: ResetReason = ResetReason.SESSION_LOST) -> None:
         if self._ended:
             return
         self._ended = True
-        self._lose_streams()
-        goaways = list(self._out.control) if self._state is _UP else []
+        self._lose_streams(unanswered)
+        # A bridge that waits for HELLO has sent its own: what it says after it reaches a proxy that takes it up.
+        heard = self._state is _UP or (self._state is Connection.HANDSHAKE and self._role is Role.BRIDGE)
+        goaways = list(self._out.control) if heard else []
         self._out.clear()
         self._out.control = goaways
         self._events.append(SessionEnded(detail))
 
-    def _lose_streams(self) -> None:
-        self._events.extend(StreamReset(stream_id, ResetReason.SESSION_LOST) for stream_id in self._streams)
+    def _lose_streams(self, unanswered: ResetReason = ResetReason.SESSION_LOST) -> None:
+        """Reset what is open: requests of which the bridge has said nothing with a reason of their own."""
+        for stream in self._streams.values():
+            reason = unanswered if stream.receiving is Half.HEAD else ResetReason.SESSION_LOST
+            self._events.append(StreamReset(stream.id, reason))
         self._streams.clear()
 
     # --- frames of streams ----------------------------------------------------------------------------------

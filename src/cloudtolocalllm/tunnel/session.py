@@ -204,9 +204,13 @@ class Session(Inbound):
     def end(self, detail: str) -> None:
         """End the session now: open streams are reset locally with SESSION_LOST. Event: SessionEnded.
 
-        The peer is not told, but a GOAWAY that was asked for before is still sent.
+        The peer is told by GOAWAY(ENDED), behind a GOAWAY that was asked for before. A bridge resets the streams
+        that it has accepted, and sends that, before it calls this: the proxy takes the others for refused.
         """
-        self._end(detail)
+        if not self._ended:
+            self._end(detail)
+            if self._state is _UP or (self._state is Connection.HANDSHAKE and self._role is Role.BRIDGE):
+                self._out.push_goaway(GoAwayReason.ENDED)
 
     # --- streams --------------------------------------------------------------------------------------------
 

@@ -284,5 +284,5 @@ def test_malformed_fixed_payloads() -> None:
         frames.decode_credit(bytes(4))
     with pytest.raises(RemoteError, match=r"^expected 1 bytes in GOAWAY, got 2$"):
         frames.decode_goaway(bytes(2))
-    with pytest.raises(RemoteError, match=r"^expected a GOAWAY reason of 1 to 7, got 8$"):
-        frames.decode_goaway(b"\x08")
+    with pytest.raises(RemoteError, match=r"^expected a GOAWAY reason of 1 to 8, got 9$"):
+        frames.decode_goaway(b"\x09")

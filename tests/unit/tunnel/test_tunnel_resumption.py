@@ -380,13 +380,55 @@ def test_ending_a_session_by_hand() -> None:
         StreamReset(stream_id, ResetReason.SESSION_LOST),
         SessionEnded("no longer wanted"),
     ]
-    assert pair.bridge.take_events() == [GoAwayReceived(GoAwayReason.SHUTDOWN)]
+    assert pair.bridge.take_events() == [
+        GoAwayReceived(GoAwayReason.SHUTDOWN),
+        StreamReset(stream_id, ResetReason.SESSION_LOST),
+        SessionEnded("the peer ended the session"),
+    ]
     pair.proxy.session.end("twice")
     pair.proxy.session.detach(pair.now)
     pair.proxy.session.tick(pair.now)
     pair.proxy.session.receive_data(b"late", pair.now)
     pair.proxy.session.go_away(GoAwayReason.IDLE)
     assert pair.proxy.session.events_received() == []
+    assert pair.proxy.session.data_to_send() is None
+
+
+def test_a_request_that_crosses_with_the_end_of_the_bridge_s_session_was_refused() -> None:
+    pair = connected()
+    begun = streaming(pair)
+    crossing = pair.proxy.session.open_stream(POST)
+    pair.bridge.session.end("retired")
+    pair.settle()
+    assert pair.bridge.take_events() == [StreamReset(begun, ResetReason.SESSION_LOST), SessionEnded("retired")]
+    assert pair.proxy.take_events() == [
+        StreamReset(begun, ResetReason.SESSION_LOST),
+        StreamReset(crossing, ResetReason.REFUSED),
+        SessionEnded("the peer ended the session"),
+    ]
+    assert pair.proxy.session.next_deadline() is None
+
+
+def test_a_bridge_may_end_the_session_before_the_proxy_has_answered_its_hello() -> None:
+    pair = connected()
+    pair.cut()
+    pair.connect()
+    waiting = pair.proxy.session.open_stream(POST)
+    pair.bridge.session.end("retired")
+    pair.settle()
+    assert pair.proxy.take_events()[-2:] == [
+        StreamReset(waiting, ResetReason.REFUSED),
+        SessionEnded("the peer ended the session"),
+    ]
+    assert pair.bridge.session.data_to_send() is None
+
+
+def test_a_session_that_ends_while_detached_has_nobody_to_tell() -> None:
+    pair = connected()
+    pair.cut()
+    pair.bridge.session.end("retired")
+    pair.proxy.session.end("no longer wanted")
+    assert pair.bridge.session.data_to_send() is None
     assert pair.proxy.session.data_to_send() is None
 
 
