@@ -30,6 +30,8 @@ class Problem(Enum):
     BAD_REQUEST = ProblemType("bad-request", 400, "The request is malformed")
     NOT_FOUND = ProblemType("not-found", 404, "There is nothing here")
     METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "This route has other methods")
+    KEY_SCOPE = ProblemType("key-scope", 403, "This API key does not reach that far")
+    RATE_LIMITED = ProblemType("rate-limited", 429, "Too many in too short a time")
     ROUTE_REFUSED = ProblemType("route-refused", 403, "The bridge does not serve this route")
     MODEL_NOT_FOUND = ProblemType("model-not-found", 404, "No engine at home has this model")
     TOO_LARGE = ProblemType("too-large", 413, "The request is too large")

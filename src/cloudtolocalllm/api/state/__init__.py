@@ -1,0 +1,5 @@
+"""What the cloud remembers, all of it with an expiry: one port, an adapter for one machine and one for replicas."""
+
+from cloudtolocalllm.api.state.port import Hit as Hit
+from cloudtolocalllm.api.state.port import State as State
+from cloudtolocalllm.api.state.port import StateUnavailableError as StateUnavailableError
