@@ -21,9 +21,26 @@ MAX_LENGTH = 4096
 CLIENT = "client"
 BRIDGE = "bridge"
 
+SESSION = "session"
+KEY = "key"
+
 
 class AssertionRefusedError(Exception):
     """The assertion does not hold. The text gives the reason for the log; a peer is told only that it was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one user may do at most; 0 for no limit of that kind."""
+
+    streams: int = 0
+    """Requests under way at once."""
+    requests_per_minute: int = 0
+    bytes_per_minute: int = 0
+    """Bytes of content, both ways together."""
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +60,16 @@ class Assertion:
     bridges: tuple[str, ...] = ()
     """CLIENT: bridges that may serve it, best first."""
     request_id: str = ""
+    until: int = 0
+    """BRIDGE: when the bridge's credential ends, in seconds since the epoch, and its tunnel with it; 0 for never."""
+    via: str = ""
+    """CLIENT: SESSION or KEY, by what the user showed who it is."""
+    key_requests_per_minute: int = 0
+    """CLIENT via KEY: what this key may do at most; 0 for no limit of its own."""
+    scope: str = ""
+    """CLIENT via KEY: what the home is told of the key, a JSON text that the proxy passes on unread."""
+    limits: Limits = NO_LIMITS
+    """CLIENT: the user's."""
 
 
 def mint(claims: Assertion, key: bytes) -> str:
@@ -56,6 +83,11 @@ def mint(claims: Assertion, key: bytes) -> str:
         "exp": claims.expires,
         "brs": list(claims.bridges),
         "rid": claims.request_id,
+        "unt": claims.until,
+        "via": claims.via,
+        "krm": claims.key_requests_per_minute,
+        "scp": claims.scope,
+        "lim": [claims.limits.streams, claims.limits.requests_per_minute, claims.limits.bytes_per_minute],
     }
     signed = b"v1." + _encode(json.dumps(value, separators=(",", ":")).encode())
     return (signed + b"." + _encode(hmac.digest(key, signed, "sha256"))).decode()
@@ -112,9 +144,19 @@ def _claims(part: bytes) -> Assertion:
             expires=int(value["exp"]),
             bridges=tuple(str(bridge) for bridge in value["brs"]),
             request_id=str(value["rid"]),
+            # An API of the version before says nothing of these.
+            until=int(value.get("unt", 0)),
+            via=str(value.get("via", "")),
+            key_requests_per_minute=int(value.get("krm", 0)),
+            scope=str(value.get("scp", "")),
+            limits=_limits(*value.get("lim", (0, 0, 0))),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise AssertionRefusedError("the claims are malformed") from None
+
+
+def _limits(streams: object, requests: object, transferred: object) -> Limits:
+    return Limits(int(streams), int(requests), int(transferred))  # type: ignore[call-overload] # of any JSON value
 
 
 def _encode(data: bytes) -> bytes:

@@ -16,6 +16,11 @@ def mint_link_token() -> tuple[str, bytes]:
     return text, tokens.digest(text)
 
 
+def link_key(hash_: bytes) -> str:
+    """Return under which key the state keeps whom a link signs in."""
+    return f"link/{hash_.hex()}"
+
+
 def parse_link_token(text: str) -> bytes | None:
     """Return the hash to look a token up by; None when it does not look like one."""
     return tokens.digest(text) if _TOKEN.fullmatch(text) else None

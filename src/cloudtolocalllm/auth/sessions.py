@@ -1,5 +1,8 @@
 """The session cookie: sealed, so that any replica that has the keys serves it and no browser reads it.
 
+What there is to keep of a sign-in (name and e-mail for the page, the provider's refresh token) is in it, with the
+browser: the cloud keeps nothing.
+
 JWE compact serialisation (RFC 7516), `alg` "dir" and `enc` "A256GCM" and nothing else: the header of a cookie that
 comes back chooses no algorithm, and its `kid` only one of the keys that we hold.
 """
@@ -7,7 +10,7 @@ comes back chooses no algorithm, and its `kid` only one of the keys that we hold
 import json
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from joserfc import jwe
@@ -20,8 +23,9 @@ LIFETIME = 30 * 24 * 3600
 """Seconds a session lasts."""
 SKEW = 60
 """Seconds by which another replica's clock may be ahead."""
-MAX_LENGTH = 2048
-"""Characters of a sealed cookie; ours have about 225."""
+MAX_LENGTH = 4000
+"""Characters of a sealed cookie: with its name it stays below the 4096 bytes that browsers take (RFC 6265bis §5.6).
+Ours have about 225, and more with what a provider said."""
 KEY_BYTES = 32
 
 COOKIE = "c2l_session"
@@ -47,6 +51,32 @@ class Session:
     issued: int
     """Seconds since the epoch."""
     expires: int
+    name: str = ""
+    """What the person is called, for the page only. Empty, as all that follows, when nobody said."""
+    email: str = ""
+    admin: bool = False
+    provider_session: str = ""
+    """What stands for the provider's session, by which the provider may end this one."""
+    refresh_token: str = ""
+    refreshed: int = 0
+    """When the provider last vouched for the person, in seconds since the epoch."""
+
+    def __repr__(self) -> str:
+        return f"Session(user={self.user!r}, id={self.id!r}, issued={self.issued}, expires={self.expires})"
+
+
+_OPTIONAL = {
+    "nam": "name",
+    "eml": "email",
+    "adm": "admin",
+    "psi": "provider_session",
+    "rtk": "refresh_token",
+    "rfr": "refreshed",
+}
+"""Optional members by the claim they are sealed as; left out when they have their default."""
+_DEFAULTS: dict[str, Any] = {
+    field.name: field.default for field in fields(Session) if field.name in _OPTIONAL.values()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +129,16 @@ class Sealer:
         """Return the cookie's value."""
         header = {"alg": "dir", "enc": "A256GCM", "kid": self._current}
         claims = {"sub": session.user, "sid": session.id, "iat": session.issued, "exp": session.expires}
+        claims |= {claim: value for claim, name in _OPTIONAL.items() if (value := getattr(session, name))}
+        content = json.dumps(claims, ensure_ascii=False, separators=(",", ":"))
         return jwe.encrypt_compact(
-            header, json.dumps(claims).encode(), self._keys[self._current], registry=self._registry
+            header, content.encode("utf-8", "replace"), self._keys[self._current], registry=self._registry
         )
+
+    def seal_text(self, kind: str, text: str) -> str:
+        """Return a short text sealed, of a kind that `open` never takes for a session."""
+        header = {"alg": "dir", "enc": "A256GCM", "kid": self._current, "typ": kind}
+        return jwe.encrypt_compact(header, text.encode(), self._keys[self._current], registry=self._registry)
 
     def open(self, text: str, *, now: float) -> Session:
         """Return the session in a cookie's value.
@@ -113,25 +150,43 @@ class Sealer:
         Raises:
             SessionRefusedError: Malformed, forged, sealed under a key that we do not hold, expired or not yet valid.
         """
-        if len(text) > MAX_LENGTH:
-            raise SessionRefusedError("too long")
-        if not _SHAPE.fullmatch(text):
-            raise SessionRefusedError("not a sealed session")
+        content = self._opened(text, None)
         try:
-            opened = jwe.decrypt_compact(text, self._key_of, registry=self._registry)
-            session = _session(json.loads(opened.plaintext or b""))
-        except SessionRefusedError:
-            raise
-        except (JoseError, ValueError, KeyError, TypeError, AssertionError, RecursionError):
+            session = _session(json.loads(content))
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise SessionRefusedError("forged or malformed") from None
         if not session.issued - SKEW <= now < session.expires:
             raise SessionRefusedError("expired or not yet valid")
         return session
 
-    def _key_of(self, recipient: Any) -> OctKey:
+    def open_text(self, kind: str, text: str) -> str:
+        """Return what `seal_text` sealed with this kind.
+
+        Raises:
+            SessionRefusedError: Malformed, forged, of another kind, or sealed under a key that we do not hold.
+        """
+        return self._opened(text, kind).decode()
+
+    def _opened(self, text: str, kind: str | None) -> bytes:
+        if len(text) > MAX_LENGTH:
+            raise SessionRefusedError("too long")
+        if not _SHAPE.fullmatch(text):
+            raise SessionRefusedError("not a sealed session")
+        try:
+            opened = jwe.decrypt_compact(text, lambda of: self._key_of(of, kind), registry=self._registry)
+        except SessionRefusedError:
+            raise
+        except (JoseError, ValueError, KeyError, TypeError, AssertionError, RecursionError):
+            raise SessionRefusedError("forged or malformed") from None
+        return opened.plaintext or b""
+
+    def _key_of(self, recipient: Any, kind: str | None) -> OctKey:
         header = recipient.headers()
-        if set(header) != _HEADER_MEMBERS or header["alg"] != "dir" or header["enc"] != "A256GCM":
+        members = _HEADER_MEMBERS if kind is None else _HEADER_MEMBERS | {"typ"}
+        if set(header) != members or header["alg"] != "dir" or header["enc"] != "A256GCM":
             raise SessionRefusedError("expected alg dir, enc A256GCM, a kid and nothing else")
+        if header.get("typ") != kind:
+            raise SessionRefusedError("of another kind")
         kid = header["kid"]
         key = self._keys.get(kid) if isinstance(kid, str) else None
         if key is None:
@@ -144,4 +199,7 @@ def _session(value: Any) -> Session:
     # type() and not isinstance(): bool is an int in Python and is no time
     if (type(user), type(id_), type(issued), type(expires)) != (str, str, int, int):
         raise ValueError("expected two texts and two whole numbers")
-    return Session(user, id_, issued, expires)
+    optional = {name: value[claim] for claim, name in _OPTIONAL.items() if claim in value}
+    if any(type(given) is not type(_DEFAULTS[name]) for name, given in optional.items()):
+        raise TypeError("expected each member to be of its kind")
+    return Session(user, id_, issued, expires, **optional)
