@@ -15,6 +15,8 @@ CONTROL = "control"
 """Topic: what to tell a bridge. Members `do` ("wake" or "revoke"), `bridge`, and for wake `instance`."""
 MAX_QUEUED = 1_000
 """Messages that wait for one subscriber."""
+READY_TIMEOUT = 2.0
+"""Seconds that a new subscriber waits for the bus to be connected."""
 
 
 def user_topic(user: str) -> str:
@@ -23,7 +25,7 @@ def user_topic(user: str) -> str:
 
 
 class SlowSubscriberError(Exception):
-    """The subscriber fell behind and was dropped; subscribe again and read the present state."""
+    """The subscriber missed messages and was dropped; subscribe again and read the present state."""
 
 
 class BusClosedError(Exception):
@@ -31,13 +33,23 @@ class BusClosedError(Exception):
 
 
 class Subscription(Protocol):
-    """Messages of one topic, in order, from the moment of subscribing."""
+    """Messages of one topic, in order; of other replicas those published once `ready` has returned."""
+
+    async def ready(self) -> None:
+        """Wait until nothing is missed any more, for a subscriber that reads the present state next.
+
+        Raises:
+            SlowSubscriberError: The bus is not connected and was not within READY_TIMEOUT.
+            BusClosedError: There will be none.
+        """
+        ...
 
     async def get(self) -> Message:
         """Return the next message.
 
         Raises:
-            SlowSubscriberError: Too many waited.
+            SlowSubscriberError: Too many waited, or the connection that brings them was lost, or made only after
+                this subscription, which `ready` had not waited for.
             BusClosedError: There will be none.
         """
         ...
@@ -56,6 +68,9 @@ class Bus(Protocol):
         """Begin to receive a topic's messages."""
         ...
 
+    async def run(self) -> None:
+        """Carry messages between replicas until cancelled; within one process there is nothing to do."""
+
     def close(self) -> None:
         """End every subscription."""
 
@@ -64,7 +79,7 @@ class LocalBus:
     """A bus within one process."""
 
     def __init__(self) -> None:
-        self._topics: dict[str, set[_LocalSubscription]] = {}
+        self._topics: dict[str, set[QueuedSubscription]] = {}
         self._closed = False
 
     def publish(self, topic: str, message: Message) -> None:
@@ -72,9 +87,12 @@ class LocalBus:
         for subscription in tuple(self._topics.get(topic, ())):
             subscription.put(message)
 
-    def subscribe(self, topic: str, *, limit: int = MAX_QUEUED) -> "_LocalSubscription":
+    async def run(self) -> None:
+        """See `Bus.run`."""
+
+    def subscribe(self, topic: str, *, limit: int = MAX_QUEUED) -> "QueuedSubscription":
         """See `Bus.subscribe`; `limit` is how many messages may wait."""
-        subscription = _LocalSubscription(self, topic, limit)
+        subscription = QueuedSubscription(self, topic, limit)
         if self._closed:
             subscription.fail(BusClosedError())
         else:
@@ -88,7 +106,7 @@ class LocalBus:
             for subscription in tuple(subscriptions):
                 subscription.fail(BusClosedError())
 
-    def forget(self, topic: str, subscription: "_LocalSubscription") -> None:
+    def forget(self, topic: str, subscription: "QueuedSubscription") -> None:
         """Drop a subscription."""
         subscriptions = self._topics.get(topic)
         if subscriptions is not None:
@@ -102,8 +120,14 @@ class LocalBus:
         return len(self._topics)
 
 
-class _LocalSubscription:
-    def __init__(self, bus: LocalBus, topic: str, limit: int) -> None:
+class _Owner(Protocol):
+    def forget(self, topic: str, subscription: "QueuedSubscription") -> None: ...
+
+
+class QueuedSubscription:
+    """A subscription whose bus puts messages into it."""
+
+    def __init__(self, bus: _Owner, topic: str, limit: int) -> None:
         self._bus = bus
         self._topic = topic
         self._queue: asyncio.Queue[Message | None] = asyncio.Queue(limit + 1)
@@ -111,16 +135,23 @@ class _LocalSubscription:
         self._error: Exception | None = None
 
     def put(self, message: Message) -> None:
+        """Have a message wait for the subscriber, or drop a subscriber that too many wait for."""
         if self._queue.qsize() >= self._limit:
             self.fail(SlowSubscriberError(f"expected at most {self._limit} messages to wait"))
         else:
             self._queue.put_nowait(message)
 
     def fail(self, error: Exception) -> None:
+        """Drop the subscriber, which gets the error next."""
         if self._error is None:
             self._error = error
             self._bus.forget(self._topic, self)
             self._queue.put_nowait(None)  # wakes the reader; the queue has one place more than messages may take
+
+    async def ready(self) -> None:
+        """See `Subscription.ready`; within one process that is at once."""
+        if self._error is not None:
+            raise self._error
 
     async def get(self) -> Message:
         """Return the next message; an error comes before what still waits, for it is out of date."""

@@ -1,17 +1,24 @@
 """The port: values with an expiry, groups of members with an expiry each, and rate counters.
 
 Every operation is atomic, also between replicas. Keys, groups and members are printable ASCII of at most 200
-characters without spaces; values at most 64 KiB. Nothing is kept beyond its time to live, and nothing that a user
-said or is called ever goes in.
+characters without spaces; values at most 64 KiB; times to live above 0 and at most 400 days. Anything else is a
+ValueError. What has expired is gone for every operation at once, and erased by one of the next sweeps at the latest.
+Nothing that a user said or is called ever goes in.
+
+Keys of values, groups and keys of rate counters are three spaces: the same name in two of them is two things.
+Every operation can raise StateUnavailableError; of what it asked for, it is then not known whether it was done.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 
 class StateUnavailableError(Exception):
     """The store behind the port does not answer in time. The text is for the log."""
+
+
+class StateError(Exception):
+    """The store cannot be used as it is; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +30,7 @@ class Hit:
     remaining: int
     """What the window still allows after this one."""
     retry_after: float
-    """Seconds until one more is allowed; 0 when one is now."""
+    """Seconds until one more is allowed, after a refusal until the same is; 0 when it is now."""
 
 
 class State(Protocol):
@@ -76,7 +83,16 @@ class State(Protocol):
             key: What is limited.
             limit: How many may come at once, and per window on the whole.
             window: Seconds.
-            cost: How much this one counts; 0 asks without counting.
+            cost: How much this one counts; what is refused does not count, and more than `limit` always is. 0 asks
+                whether 1 would be allowed, without counting.
+        """
+        ...
+
+    async def sweep(self) -> int:
+        """Erase some of what has expired; to be called every minute or so.
+
+        Returns:
+            How many this call erased.
         """
         ...
 
