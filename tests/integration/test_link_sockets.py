@@ -400,7 +400,7 @@ def frame(opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0, claim:
     [
         (frame(1, b"text"), 1003),
         (frame(2, b"part", fin=False), 1003),
-        (frame(0, b"rest"), 1003),
+        (frame(0, b"rest"), 1002),
         (frame(2, b"compressed", rsv=4), 1002),
         (frame(3, b"unknown opcode"), 1002),
         (frame(2, b"", claim=MAX_MESSAGE + 1), 1009),

@@ -1,6 +1,7 @@
 """The manager as its callers meet it: over its socket, with real proxies."""
 
 import asyncio
+import collections
 import contextlib
 import json
 import os
@@ -9,20 +10,26 @@ import signal
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.fake_clock import FakeClock
 
+from cloudtolocalllm.audit.verify import records, verify
+from cloudtolocalllm.auth.services import GRACE, ServiceKeys, ServiceTokens
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.contracts.instances import Instance, InstanceState
 from cloudtolocalllm.manager import service
 from cloudtolocalllm.manager.settings import ManagerSettings
 from cloudtolocalllm.runtime import processes
+from cloudtolocalllm.runtime.clock import SystemClock
 from cloudtolocalllm.runtime.http1 import HttpError, Pool, Response, fetch
 
-TOKEN = "t" * 40
+TOKEN = "its own"
+"""Stands for a token of the API's that holds."""
 FORKSERVER = (sys.executable, "-m", "cloudtolocalllm.cli.forkserver")
 
 
@@ -34,8 +41,12 @@ class Manager:
         self.stop = asyncio.Event()
         self.task = asyncio.get_running_loop().create_task(service.serve(settings, self.stop))
         self.pool = Pool(str(settings.listen))
+        self.clock = SystemClock()
+        self.keys = ServiceKeys(settings.run_dir / "keys", "api", self.clock)
+        self.tokens = ServiceTokens(self.keys, self.clock)
 
     async def ask(self, method: str, target: str, token: str | None = TOKEN) -> Response:
+        token = self.tokens.mint("manager") if token is TOKEN else token
         headers = () if token is None else ((b"authorization", b"Bearer " + token.encode()),)
         return await fetch(self.pool, method, target, headers, timeout=10)
 
@@ -62,7 +73,6 @@ class Manager:
 @pytest.fixture
 def run_dir() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="c2l-"))
-    (folder / "token").write_text(TOKEN + "\n")
     yield folder
     shutil.rmtree(folder)
 
@@ -71,7 +81,10 @@ def run_dir() -> Iterator[Path]:
 async def manager(run_dir: Path, **changes: Any) -> AsyncIterator[Manager]:
     values: dict[str, Any] = {"warm": 1, "forkserver": FORKSERVER, "stop_grace": 2.0, **changes}
     settings = ManagerSettings(
-        token_file=run_dir / "token", run_dir=run_dir, listen=Endpoint(path=str(run_dir / "manager.sock")), **values
+        service_keys=run_dir / "keys" / "public",
+        run_dir=run_dir,
+        listen=Endpoint(path=str(run_dir / "manager.sock")),
+        **values,
     )
     made = Manager(settings)
     try:
@@ -113,8 +126,19 @@ async def test_a_user_gets_a_proxy_that_answers_and_keeps_it(run_dir: Path) -> N
         assert not Path(str(instance.endpoint.path)).parent.exists()
 
 
-async def test_nobody_comes_in_without_the_token(run_dir: Path) -> None:
-    async with manager(run_dir, warm=0) as m:
+async def test_nobody_comes_in_without_the_apis_token(run_dir: Path) -> None:
+    async with manager(run_dir, warm=0, audit_dir=run_dir / "audit") as m:
+        edge = ServiceTokens(ServiceKeys(run_dir / "keys", "edge", m.clock), m.clock)
+        late = FakeClock(now=time.time() - 66)
+        wrong = (
+            None,
+            "",
+            "t" * 39,
+            m.tokens.mint("proxy"),
+            edge.mint("manager"),
+            ServiceTokens(m.keys, late).mint("manager"),
+            ServiceTokens(ServiceKeys(run_dir / "other", "api", m.clock), m.clock).mint("manager"),
+        )
         assert stat.S_IMODE((run_dir / "manager.sock").stat().st_mode) == 0o600
         routes = [
             ("PUT", "/v1/instances/u"),
@@ -124,12 +148,57 @@ async def test_nobody_comes_in_without_the_token(run_dir: Path) -> None:
             ("GET", "/v1/stats"),
         ]
         for method, target in routes:
-            for token in (None, "", "t" * 39, "T" * 40):
+            for token in wrong:
                 response = await m.ask(method, target, token)
                 assert response.status == 401, (method, target)
                 assert response.field(b"content-type") == b"application/problem+json"
         assert (await m.ask("GET", "/healthz", None)).status == 200
         assert (await m.json("GET", "/v1/stats"))["starts"] == 0
+    reasons = collections.Counter(r["status_code"] for r in recorded(run_dir) if code(r) == "service-token-refused")
+    assert reasons == {"no-credential": 10, "malformed": 5, "wrong-audience": 5, "unknown-key": 10, "expired": 5}
+
+
+async def test_a_rotation_in_mid_run_refuses_no_call(run_dir: Path) -> None:
+    async with manager(run_dir, warm=0) as m:
+        assert m.tokens is not None
+        before = m.keys.ring().kids
+        operator = ServiceKeys(run_dir / "keys", "api", m.clock)
+        new = operator.rotate()
+        ahead = FakeClock(now=time.time() + GRACE - 1)
+        for _ in range(3):  # before, at and after the moment from which the new key signs
+            caller = ServiceTokens(ServiceKeys(run_dir / "keys", "api", ahead), SystemClock())
+            response = await m.ask("GET", "/v1/stats", caller.mint("manager"))
+            assert response.status == 200
+            ahead.advance(1)
+        assert ServiceKeys(run_dir / "keys", "api", ahead).ring().kids == (new,) != before
+
+
+async def test_the_audit_log_tells_a_proxys_life(run_dir: Path) -> None:
+    async with manager(run_dir, warm=1, audit_dir=run_dir / "audit") as m:
+        a = Instance.from_json(await m.json("PUT", "/v1/instances/a"))
+        b = Instance.from_json(await m.json("PUT", "/v1/instances/b"))
+        os.kill(pid_of(a), signal.SIGKILL)
+        await m.json("PUT", "/v1/instances/a?check=true")
+        assert (await m.ask("DELETE", "/v1/instances/b")).status == 204
+    assert verify(run_dir / "audit").faults == []
+    life = [(code(r), r.get("status_code"), r["entity"]["uid"]) for r in recorded(run_dir) if "entity" in r]
+    for one in (a, b):
+        assert ("proxy-made", None, one.id) in life
+    killed = {reason for event, reason, id_ in life if event == "proxy-killed" and id_ == a.id}
+    assert killed <= {"died", "unresponsive"}
+    assert killed
+    assert ("proxy-removed", "by-user", b.id) in life
+    assert {r["actor"]["user"]["uid"] for r in recorded(run_dir) if "actor" in r} == {"a", "b"}
+    assert code(recorded(run_dir)[0]) == "service-started"
+    assert code(recorded(run_dir)[-1]) == "service-stopped"
+
+
+def recorded(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in records(run_dir / "audit")]
+
+
+def code(record: dict[str, Any]) -> str:
+    return str(record["metadata"]["event_code"])
 
 
 @pytest.mark.parametrize("user", ["a%20b", "x" * 65, "a.b", "%C3%A4"])
@@ -165,7 +234,7 @@ async def test_the_end_leaves_no_process_socket_or_folder(run_dir: Path) -> None
         users = [Instance.from_json(await m.json("PUT", f"/v1/instances/u{n}")) for n in range(5)]
         pids = [pid_of(one) for one in users]
     assert [pid for pid in pids if processes.start_time(pid) is not None] == []
-    assert left_in(run_dir) == {"proxies", "token"}
+    assert left_in(run_dir) == {"proxies", "keys"}
     assert left_in(run_dir / "proxies") == {".lock"}
 
 
@@ -177,10 +246,3 @@ async def test_proxies_that_stay_are_adopted_by_the_next_manager(run_dir: Path) 
         assert Instance.from_json(await m.json("GET", "/v1/instances/u")) == before
         assert (await m.json("GET", "/v1/stats"))["adopted"] >= 1
     assert before.id not in left_in(run_dir / "proxies")
-
-
-async def test_a_short_token_is_refused_at_the_start(run_dir: Path) -> None:
-    (run_dir / "token").write_text("short")
-    with pytest.raises(ValueError, match="expected a token of at least 32 characters in the token file, got 5"):
-        async with manager(run_dir):
-            pass

@@ -109,6 +109,8 @@ class MemoryProbe:
 
     driver: MemoryDriver
     asked: int = 0
+    cut: list[tuple[str | None, str]] = field(default_factory=list)
+    """Whose instance was told to cut which bridge."""
     on_ask: Callable[[], None] | None = None
 
     async def healthy(self, endpoint: Endpoint, key: str, *, timeout: float) -> bool:
@@ -124,6 +126,14 @@ class MemoryProbe:
             raise ProbeError("told not to answer")
         assert one.spec.key == key
         return ProxyStats(one.in_flight, one.last_activity, 0, 0)
+
+    async def disconnect(self, endpoint: Endpoint, key: str, bridge: str, *, timeout: float) -> None:
+        await asyncio.sleep(0)
+        one = self.driver.running.get(str(endpoint.path).rpartition("/")[2])
+        if one is None or not one.answers:
+            raise ProbeError("told not to answer")
+        assert one.spec.key == key
+        self.cut.append((one.user, bridge))
 
 
 @dataclass

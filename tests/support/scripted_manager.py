@@ -3,10 +3,15 @@
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from cloudtolocalllm.auth.services import ServiceVerifier
+from cloudtolocalllm.auth.signing import TokenRefusedError
+from cloudtolocalllm.runtime.clock import SystemClock
 
 TOKEN = "manager-token-of-a-test-0123456789"
 
@@ -29,6 +34,8 @@ class ScriptedManager:
     """Whether it answers nonsense."""
     made: int = 0
     refused_tokens: int = 0
+    verifier: ServiceVerifier | None = None
+    """Knows the API's tokens; None for the one TOKEN."""
 
     def instance(self, user: str) -> dict[str, Any]:
         self.made += 1
@@ -41,6 +48,16 @@ class ScriptedManager:
             "state": "ready",
             "created": 1.0,
         }
+
+    def knows(self, head: str) -> bool:
+        """Tell whether a request carries the token of a test, or one that the real manager would take."""
+        found = re.search(r"\r\nauthorization: Bearer (\S+)\r\n", head, re.IGNORECASE)
+        if found is None or self.verifier is None:
+            return found is not None and found[1] == TOKEN
+        try:
+            return self.verifier.verify(found[1], now=SystemClock().wall()) == "api"
+        except TokenRefusedError:
+            return False
 
     def puts(self) -> int:
         return sum(method == "PUT" for method, _ in self.asked)
@@ -58,6 +75,8 @@ class ScriptedManager:
         if path == "/v1/instances":
             listed = [{**i, "in_flight": 0, "bridges": 0} for i in self.instances.values()]
             return 200, {"instances": [{k: v for k, v in i.items() if k != "key"} for i in listed]}, ""
+        if method == "POST" and path.endswith("/disconnect"):
+            return 204, None, ""
         user = path.removeprefix("/v1/instances/")
         if method == "PUT":
             await asyncio.sleep(self.delay)
@@ -66,6 +85,8 @@ class ScriptedManager:
             if user not in self.instances or query == "check=true":
                 self.instances[user] = self.instance(user)
             return 200, self.instances[user], ""
+        if method == "POST" and user.endswith("/disconnect"):
+            return 204, None, ""
         if method == "DELETE":
             self.instances.pop(user, None)
             return 204, None, ""
@@ -78,9 +99,11 @@ class ScriptedManager:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 method, target, _ = head.split("\r\n", 1)[0].split(" ")
+                size = re.search(r"(?i)\r\ncontent-length: *(\d+)", head)
+                await reader.readexactly(int(size[1]) if size else 0)
                 status, retry_after = 401, ""
                 value: Any = {}
-                if f"\r\nauthorization: bearer {TOKEN}\r\n" in head.lower():
+                if self.knows(head):
                     status, value, retry_after = await self.answer(method, target)
                 else:
                     self.refused_tokens += 1
@@ -97,9 +120,11 @@ class ScriptedManager:
 
 
 @contextlib.asynccontextmanager
-async def scripted_manager(folder: Path) -> AsyncIterator[ScriptedManager]:
-    """Run one on `folder`/m.sock."""
+async def scripted_manager(folder: Path, service_keys: Path | None = None) -> AsyncIterator[ScriptedManager]:
+    """Run one on `folder`/m.sock that takes TOKEN, or the tokens of an API with these public keys."""
     manager = ScriptedManager(folder / "m.sock")
+    if service_keys is not None:
+        manager.verifier = ServiceVerifier("manager", service_keys, ("api",), SystemClock())
     writers: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -22,9 +22,14 @@ PROBLEM = b"c2l-problem"
 DETAIL = b"c2l-detail"
 """With 401 and 403: the sentence for people, ASCII."""
 RETRY_AFTER = b"c2l-retry-after"
+DPOP_NONCE = b"c2l-dpop-nonce"
+"""With 401 to a bridge: the nonce for its next proof (RFC 9449 §8), which the edge passes on as DPoP-Nonce."""
+CHALLENGE = b"www-authenticate"
+"""With 401 to a bridge: what was wrong with its proof; under its own name since auth_request passes that one on."""
 
 FORWARDED_FIELDS = frozenset(
-    {b"authorization", b"x-api-key", b"cookie", b"origin", b"sec-fetch-site", b"c2l-request", b"x-request-id"}
+    {b"authorization", b"dpop", b"x-api-key", b"cookie", b"origin", b"sec-fetch-site"}
+    | {b"c2l-request", b"x-request-id"}
 )
 """Fields of the original request that the question carries."""
 

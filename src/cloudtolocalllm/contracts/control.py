@@ -1,6 +1,7 @@
 """Messages of a bridge's control connection (/ws/bridge): JSON texts, one object each.
 
-No model name and nothing of a user's text ever crosses this connection.
+Nothing that a user says to a model ever crosses this connection. A new API key's name and model patterns do, on their
+way to the list at home, the only place that keeps them.
 """
 
 import json
@@ -64,6 +65,8 @@ class Welcome:
     """API to bridge, in answer to Hello."""
 
     bridge_id: str
+    nonce: str = ""
+    """For the bridge's next proof of possession (RFC 9449 §8)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ class Wake:
     """API to bridge: dial the tunnel, for the user's proxy `instance` waits for it."""
 
     instance: str
+    nonce: str = ""
+    """For the proof at that dial, so that it takes one round trip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,28 @@ class Revoked:
     """API to bridge: the credential is void; do not come back with it."""
 
 
-Message = Hello | Presence | Welcome | Wake | Revoked
+@dataclass(frozen=True, slots=True)
+class KeyAdded:
+    """API to bridge: the user made an API key."""
+
+    key_id: str
+    name: str
+    """For people."""
+    created: int
+    """Seconds since the epoch, as `expires`."""
+    expires: int
+    scope: str
+    """A JSON object, as in the field C2L-Scope (contracts.home)."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRevoked:
+    """API to bridge: an API key is void."""
+
+    key_id: str
+
+
+Message = Hello | Presence | Welcome | Wake | Revoked | KeyAdded | KeyRevoked
 
 
 class ControlMessageError(ValueError):
@@ -116,13 +142,20 @@ def decode(text: str) -> Message:
         case "presence":
             return Presence(_engines(value))
         case "welcome":
-            return Welcome(_text(value, "bridge_id", 64))
+            return Welcome(_text(value, "bridge_id", 64), _optional(value, "nonce", 256))
         case "wake":
-            return Wake(_text(value, "instance", 64))
+            return Wake(_text(value, "instance", 64), _optional(value, "nonce", 256))
         case "revoked":
             return Revoked()
+        case "keyadded":
+            times = _whole(value, "created"), _whole(value, "expires")
+            return KeyAdded(
+                _text(value, "key_id", 64), _text(value, "name", 128), *times, _text(value, "scope", 4096)
+            )
+        case "keyrevoked":
+            return KeyRevoked(_text(value, "key_id", 64))
         case _:
-            raise ControlMessageError("expected type hello, presence, welcome, wake or revoked")
+            raise ControlMessageError("expected a known type, such as hello, presence, welcome, wake or revoked")
 
 
 def _text(value: dict[str, Any], member: str, limit: int) -> str:
@@ -130,6 +163,17 @@ def _text(value: dict[str, Any], member: str, limit: int) -> str:
     if not isinstance(text, str) or len(text) > limit:
         raise ControlMessageError(f"expected member {member} to be a text of at most {limit} characters")
     return text
+
+
+def _whole(value: dict[str, Any], member: str) -> int:
+    number = value.get(member)
+    if type(number) is not int or not 0 <= number < 2**53:
+        raise ControlMessageError(f"expected member {member} to be a whole number")
+    return number
+
+
+def _optional(value: dict[str, Any], member: str, limit: int) -> str:
+    return _text(value, member, limit) if member in value else ""
 
 
 def _engines(value: dict[str, Any]) -> tuple[EngineStatus, ...]:

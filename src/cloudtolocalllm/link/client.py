@@ -48,6 +48,8 @@ class DialTarget:
     """ws:// or wss:// URL."""
     headers: Mapping[str, str]
     """Extra fields of the upgrade request, such as Authorization."""
+    may_retry: Callable[[Mapping[str, str]], bool] | None = None
+    """Given the fields of a 401, tells whether dialling at once with a new target may help; asked once a dial."""
 
 
 class TunnelClient:
@@ -154,7 +156,12 @@ class TunnelClient:
     async def _dial(self) -> WebSocketWire | None:
         target = await self._target()
         try:
-            return await self._connect(target)
+            try:
+                return await self._connect(target)
+            except WSHandshakeError as error:
+                if not _may_retry(target, error):
+                    raise
+            return await self._connect(await self._target())
         except WSHandshakeError as error:
             status = 0 if error.response is None else int(error.response.status)
             if status in (401, 403):
@@ -229,3 +236,10 @@ class TunnelClient:
         if tunnel is not None and not tunnel.ended:
             tunnel.reset_streams(ResetReason.INTERNAL, "the bridge stops")
             tunnel.end("the bridge stops", WSCloseCode.OK)
+
+
+def _may_retry(target: DialTarget, error: WSHandshakeError) -> bool:
+    response = error.response
+    if target.may_retry is None or response is None or int(response.status) != 401:
+        return False
+    return target.may_retry({name.lower(): str(text) for name, text in response.headers.items()})

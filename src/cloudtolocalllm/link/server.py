@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 _OPTIONS = re.compile(rb"\r\nconnection:[^\r\n]*\bupgrade\b[^\r\n]*\r\n", re.IGNORECASE)
 """A Connection field that lists Upgrade among other options, as RFC 9110 §7.8 allows and picows does not."""
 
+WEBSOCKET_VERSION = "13"
+_VERSION = [("Sec-WebSocket-Version", WEBSOCKET_VERSION)]
+"""RFC 6455 §4.4: told to a client that speaks another version; picows does not look at it."""
 MAX_SESSIONS = 64
 """Sessions at once: a user has a few bridges, each with one session and for a minute perhaps an old one."""
 MAX_ARRIVALS = 64
@@ -90,6 +93,24 @@ class TunnelServer:
     def attached_bridges(self) -> list[str]:
         """Return the ids of the bridges that have a live WebSocket now."""
         return sorted({bridge for (bridge, _), keeper in self._keepers.items() if keeper.tunnel.attached})
+
+    def cut(self, bridge_id: str, reason: GoAwayReason, detail: str) -> int:
+        """End a bridge's sessions now, and whatever runs in them; return how many there were."""
+        for arrival in [arrival for arrival in self._arrivals if arrival.bridge_id == bridge_id]:
+            arrival.expire()
+        keepers = [keeper for (bridge, _), keeper in self._keepers.items() if bridge == bridge_id]
+        for keeper in keepers:
+            keeper.tunnel.go_away(reason)
+            keeper.tunnel.reset_streams(ResetReason.CANCELLED, detail)
+            keeper.tunnel.end(detail, WSCloseCode.POLICY_VIOLATION)
+        return len(keepers)
+
+    def detach(self, bridge_id: str) -> None:
+        """Drop a bridge's WebSockets; its sessions wait for it within the resume window."""
+        for arrival in [arrival for arrival in self._arrivals if arrival.bridge_id == bridge_id]:
+            arrival.expire()
+        for keeper in [keeper for (bridge, _), keeper in self._keepers.items() if bridge == bridge_id]:
+            keeper.tunnel.detach()
 
     async def close(self, reason: GoAwayReason, grace: float) -> None:
         """Send GOAWAY, wait up to `grace` seconds for open streams, then end every session."""
@@ -174,7 +195,7 @@ class _Arrival:
 
     def __init__(self, server: TunnelServer, bridge_id: str, transport: asyncio.Transport, timeout: float) -> None:
         self._server = server
-        self._bridge_id = bridge_id
+        self.bridge_id = bridge_id
         self._transport = transport
         self._timer = asyncio.get_running_loop().call_later(timeout, self.expire)
 
@@ -183,6 +204,8 @@ class _Arrival:
         offered = ",".join(request.headers.getall("sec-websocket-protocol", [])).split(",")
         if self._server.full():
             return self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, b"too many connections")
+        if request.headers.get("sec-websocket-version") != WEBSOCKET_VERSION:
+            return self._refuse(HTTPStatus.UPGRADE_REQUIRED, b"expected version 13", _VERSION)
         if SUBPROTOCOL not in (name.strip() for name in offered):
             return self._refuse(HTTPStatus.BAD_REQUEST, f"expected subprotocol {SUBPROTOCOL}".encode())
         response = WSUpgradeResponse.create_101_response([("Sec-WebSocket-Protocol", SUBPROTOCOL)])
@@ -197,7 +220,7 @@ class _Arrival:
         """Take the first message: HELLO."""
         self._leave()
         wire.owner = None
-        self._server.arrived(self._bridge_id, wire, message)
+        self._server.arrived(self.bridge_id, wire, message)
 
     def wire_writable(self, wire: Wire) -> None:
         """Nothing was sent yet."""
@@ -206,10 +229,12 @@ class _Arrival:
         """The bridge went before HELLO."""
         self._leave()
 
-    def _refuse(self, status: HTTPStatus, text: bytes) -> WSUpgradeResponseWithListener:
+    def _refuse(
+        self, status: HTTPStatus, text: bytes, fields: list[tuple[str, str]] | None = None
+    ) -> WSUpgradeResponseWithListener:
         # The deadline stays until the connection is closed, in case the peer does not read the answer.
         self._server.left(self)
-        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, text), None)
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(status, text, fields), None)
 
     def _leave(self) -> None:
         self._timer.cancel()

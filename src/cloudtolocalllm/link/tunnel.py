@@ -136,6 +136,12 @@ class Tunnel:
         self._session.go_away(reason)
         self.touch()
 
+    def detach(self) -> None:
+        """Drop the WebSocket; the session's resume window begins."""
+        if self._wire is not None and not self._session.ended:
+            self._connection_dead()
+            self._flush()
+
     def end(self, detail: str, code: WSCloseCode = WSCloseCode.GOING_AWAY) -> None:
         """End the session now; what can be written still is, then the WebSocket is closed."""
         if not self._session.ended:

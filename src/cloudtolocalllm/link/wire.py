@@ -35,6 +35,8 @@ CLOSE_TIMEOUT = 1.0
 READ_BUFFER = 16 * 1024
 
 _BINARY = WSMsgType.BINARY
+_NEVER_SENT = frozenset({b"\x00\x00", b"\x03\xee"})
+"""Codes that stand for "none" inside a program (0, 1006) and which picows lets pass; RFC 6455 §7.4.1 bars them."""
 
 _logger = logging.getLogger(__name__ + ".picows")
 # picows tells of each connection at INFO, with socket options; the services log their own canonical line.
@@ -126,7 +128,7 @@ class WebSocketWire(WSListener):
         """Hand a binary message on; answer control frames; refuse the rest."""
         kind = frame.msg_type
         owner = self.owner
-        if kind is _BINARY and frame.fin and owner is not None and not frame.rsv1:
+        if kind is _BINARY and frame.fin and owner is not None and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
             owner.wire_message(self, frame.get_payload_as_bytes(), frame.last_in_buffer)
             return
         self._other_frame(transport, frame, kind)
@@ -151,17 +153,23 @@ class WebSocketWire(WSListener):
             self.owner.wire_writable(self)
 
     def _other_frame(self, transport: WSTransport, frame: WSFrame, kind: WSMsgType) -> None:
+        faulty = frame.rsv1 or frame.rsv2 or frame.rsv3  # no extension was agreed on that would use them (§5.2)
         if kind is WSMsgType.CLOSE:
-            transport.send_close(WSCloseCode.OK)
+            faulty = faulty or frame.get_payload_as_bytes()[:2] in _NEVER_SENT
+            transport.send_close(WSCloseCode.PROTOCOL_ERROR if faulty else WSCloseCode.OK)
             transport.disconnect()
-        elif self.owner is None or kind is WSMsgType.PONG:
+        elif self.owner is None:
             pass  # closing: what still comes is dropped
+        elif faulty or kind is WSMsgType.CONTINUATION:
+            # A continuation continues nothing here: the first fragment of a message was refused.
+            self._refuse(WSCloseCode.PROTOCOL_ERROR)
+        elif kind is WSMsgType.PONG:
+            pass
         elif kind is WSMsgType.PING:
             if not self.paused:  # a peer that pings and never reads must not fill our buffer with answers
                 transport.send_pong(frame.get_payload_as_bytes())
         else:
-            bad_bits = frame.rsv1 or frame.rsv2 or frame.rsv3
-            self._refuse(WSCloseCode.PROTOCOL_ERROR if bad_bits else WSCloseCode.UNSUPPORTED_DATA)
+            self._refuse(WSCloseCode.UNSUPPORTED_DATA)
 
     def _refuse(self, code: WSCloseCode) -> None:
         owner = self.owner

@@ -1,9 +1,8 @@
 """The manager's API, for api-backend alone."""
 
-import hmac
 import json
+import logging
 import math
-import string
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Path, Request, Response
@@ -11,13 +10,18 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from cloudtolocalllm.audit.auditor import Auditor
+from cloudtolocalllm.audit.events import Event, Reason
+from cloudtolocalllm.audit.refusals import reason_of
+from cloudtolocalllm.auth.services import ServiceVerifier
+from cloudtolocalllm.auth.signing import TokenRefusedError
 from cloudtolocalllm.contracts.problems import CONTENT_TYPE, Problem, problem_content
 from cloudtolocalllm.manager.demands import CapacityError, StartFailedError
 from cloudtolocalllm.manager.policy import Phase
 from cloudtolocalllm.manager.reconciler import Reconciler
+from cloudtolocalllm.runtime.clock import Clock
 
-MIN_TOKEN = 32
-"""Characters of the callers' secret."""
+log = logging.getLogger(__name__)
 
 
 class InstanceModel(BaseModel):
@@ -29,6 +33,12 @@ class InstanceModel(BaseModel):
     key: str = Field(examples=["00" * 32], description="HMAC key, hex, under which assertions for it are minted.")
     state: Literal["starting", "ready", "stopping"]
     created: float = Field(examples=[1767225600.0], description="Seconds since the epoch.")
+
+
+class DisconnectModel(BaseModel):
+    """Which bridge is to be cut."""
+
+    bridge: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["k2qxv7hd4m3a"])
 
 
 class ListedInstance(BaseModel):
@@ -93,7 +103,7 @@ class ProblemResponse(Response):
 
 
 class _UnauthenticatedError(Exception):
-    """The caller did not present the secret."""
+    """The caller did not present a token that holds."""
 
 
 User = Annotated[
@@ -101,33 +111,27 @@ User = Annotated[
 ]
 
 
-def read_token(text: str) -> str:
-    """Return the callers' secret from its file's content.
-
-    Raises:
-        ValueError: It is too short, or has characters that a header field cannot carry.
-    """
-    token = text.strip()
-    if len(token) < MIN_TOKEN:
-        raise ValueError(f"expected a token of at least {MIN_TOKEN} characters in the token file, got {len(token)}")
-    if not set(token) <= set(string.ascii_letters + string.digits + "-._~+/="):
-        raise ValueError("expected a token of the characters that RFC 6750 allows in the token file, got others")
-    return token
-
-
-def make_app(reconciler: Reconciler, token: str) -> FastAPI:
+def make_app(reconciler: Reconciler, verifier: ServiceVerifier, clock: Clock, auditor: Auditor) -> FastAPI:
     """Return the application.
 
     Args:
         reconciler: What it speaks for.
-        token: The secret that callers must present.
+        verifier: Knows who may call.
+        clock: Its wall time decides whether a token holds.
+        auditor: Hears of refused callers.
     """
-    expected = b"Bearer " + token.encode()
 
     async def authenticated(request: Request) -> None:
-        given = request.headers.get("authorization", "").encode("latin-1", "replace")
-        if not hmac.compare_digest(given, expected):
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            auditor.record(Event.SERVICE_TOKEN_REFUSED, reason=Reason.NO_CREDENTIAL)
             raise _UnauthenticatedError
+        try:
+            verifier.verify(token, now=clock.wall())
+        except TokenRefusedError as error:
+            log.warning("a caller's token was refused", extra={"reason": str(error)})
+            auditor.record(Event.SERVICE_TOKEN_REFUSED, reason=reason_of(error))
+            raise _UnauthenticatedError from None
 
     app = FastAPI(
         title="CloudToLocalLLM streaming proxy manager",
@@ -192,6 +196,12 @@ def _add_instances(app: FastAPI, reconciler: Reconciler, guarded: list[Any]) -> 
             return ProblemResponse(Problem.TIMED_OUT, "The proxy is still being removed; try again.", 5)
         return Response(status_code=204)
 
+    @app.post("/v1/instances/{user}/disconnect", status_code=204, dependencies=guarded, responses=problems)
+    async def disconnect(user: User, body: DisconnectModel) -> Response:
+        """Cut a revoked bridge's tunnels to the user's proxy, at once. Without effect when there are none."""
+        await reconciler.disconnect(user, body.bridge)
+        return Response(status_code=204)
+
 
 def _add_health(app: FastAPI, reconciler: Reconciler, guarded: list[Any]) -> None:
     @app.get("/v1/stats", response_model=StatsModel, dependencies=guarded)
@@ -215,7 +225,9 @@ def _add_health(app: FastAPI, reconciler: Reconciler, guarded: list[Any]) -> Non
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(_UnauthenticatedError)
     async def unauthenticated(_request: Request, _error: Exception) -> Response:
-        return ProblemResponse(Problem.UNAUTHENTICATED, "Expected the manager's token as a bearer token.")
+        return ProblemResponse(
+            Problem.UNAUTHENTICATED, "Expected a service's token, for this one, as a bearer token."
+        )
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_request: Request, _error: Exception) -> Response:

@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Callable
 
+from cloudtolocalllm.manager.audit import Lifecycle
 from cloudtolocalllm.manager.policy import Phase
 from cloudtolocalllm.manager.probe import Probe, ProbeError
 from cloudtolocalllm.manager.table import Entry, Table
@@ -24,7 +25,13 @@ class Monitor:
     """Keeps the table's measurements fresh."""
 
     def __init__(
-        self, table: Table, probe: Probe, clock: Clock, interval: float, on_change: Callable[[], None]
+        self,
+        table: Table,
+        probe: Probe,
+        clock: Clock,
+        interval: float,
+        on_change: Callable[[], None],
+        lifecycle: Lifecycle,
     ) -> None:
         """Make a monitor.
 
@@ -34,12 +41,14 @@ class Monitor:
             clock: As the reconciler's.
             interval: Seconds between two looks at one instance.
             on_change: Called when an instance did not answer.
+            lifecycle: Hears of limits that were hit.
         """
         self._table = table
         self._probe = probe
         self._clock = clock
         self._interval = interval
         self._on_change = on_change
+        self._lifecycle = lifecycle
         self._jitter = random.SystemRandom()
 
     async def run(self) -> None:
@@ -80,9 +89,30 @@ class Monitor:
         entry.failed_checks = 0
         entry.in_flight = stats.in_flight
         entry.bridges = stats.bridges
+        if entry.limited is not None:
+            self._lifecycle.limited(entry, stats.limited - entry.limited[0], stats.limited_keys - entry.limited[1])
+        entry.limited = (stats.limited, stats.limited_keys)
         # A stream in flight is activity, also while the engine is silent.
         entry.active_at = now if stats.in_flight else max(entry.active_at, now - idle)
         entry.measured_at = now
+        return True
+
+    async def disconnect(self, user: str, bridge: str) -> list[Entry]:
+        """Have every instance of a user cut a bridge's tunnels; return those that did not.
+
+        One that ends keeps its tunnels for its grace time, so it is asked too.
+        """
+        entries = [entry for entry in self._table if entry.user == user and entry.endpoint is not None]
+        done = await asyncio.gather(*(self._cut(entry, bridge) for entry in entries))
+        return [entry for entry, cut in zip(entries, done, strict=True) if not cut]
+
+    async def _cut(self, entry: Entry, bridge: str) -> bool:
+        assert entry.endpoint is not None  # noqa: S101 - chosen so; narrows the type
+        try:
+            await self._probe.disconnect(entry.endpoint, entry.key, bridge, timeout=FRESH_TIMEOUT)
+        except ProbeError as error:
+            log.warning("a revoked bridge was not cut", extra={"id": entry.id, "error": str(error)})
+            return False
         return True
 
     async def answers(self, entry: Entry) -> bool:

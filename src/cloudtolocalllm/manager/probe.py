@@ -26,6 +26,10 @@ class ProxyStats:
     bridges: int
     """Bridges attached."""
     streams_total: int
+    limited: int = 0
+    """Requests that it refused for the user's limits since it started."""
+    limited_keys: int = 0
+    """Requests that it refused for a key's own limit since it started."""
 
     @classmethod
     def from_json(cls, content: bytes) -> "ProxyStats":
@@ -41,6 +45,8 @@ class ProxyStats:
                 last_activity=float(value["last_activity"] or 0),
                 bridges=len(value.get("bridges", ())),
                 streams_total=int(value.get("streams_total", 0)),
+                limited=int(value.get("limited", 0)),
+                limited_keys=int(value.get("limited_keys", 0)),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ProbeError("expected stats as a JSON object with in_flight and last_activity") from None
@@ -64,6 +70,14 @@ class Probe(Protocol):
         """
         ...
 
+    async def disconnect(self, endpoint: Endpoint, key: str, bridge: str, *, timeout: float) -> None:
+        """Have a proxy cut a bridge's tunnels.
+
+        Raises:
+            ProbeError: It did not say within `timeout` seconds that it has.
+        """
+        ...
+
 
 class HttpProbe:
     """Asks by HTTP/1.1, each time on a new connection: 10 s apart, keeping one open in each proxy is no gain."""
@@ -80,16 +94,25 @@ class HttpProbe:
         """See `Probe.stats`."""
         return ProxyStats.from_json(await self._get(endpoint, key, "/stats", timeout))
 
+    async def disconnect(self, endpoint: Endpoint, key: str, bridge: str, *, timeout: float) -> None:
+        """See `Probe.disconnect`."""
+        await self._ask("POST", endpoint, key, f"/bridges/{bridge}/disconnect", timeout, 204)
+
     async def _get(self, endpoint: Endpoint, key: str, target: str, timeout: float) -> bytes:
+        return await self._ask("GET", endpoint, key, target, timeout, 200)
+
+    async def _ask(
+        self, method: str, endpoint: Endpoint, key: str, target: str, timeout: float, status: int
+    ) -> bytes:
         bearer = b"Bearer " + manager_token(bytes.fromhex(key)).encode()
         headers = ((b"host", b"proxy"), (b"authorization", bearer))
         pool = Pool(str(endpoint), max_idle=0, connect_timeout=timeout)
         try:
-            response = await fetch(pool, "GET", target, headers, timeout=timeout, max_content=MAX_CONTENT)
+            response = await fetch(pool, method, target, headers, timeout=timeout, max_content=MAX_CONTENT)
         except (HttpError, OSError, TimeoutError) as error:
             raise ProbeError(f"no answer: {type(error).__name__}") from error
         finally:
             await pool.close()
-        if response.status != 200:
-            raise ProbeError(f"expected status 200, got {response.status}")
+        if response.status != status:
+            raise ProbeError(f"expected status {status}, got {response.status}")
         return response.body

@@ -11,7 +11,9 @@ import secrets
 from collections.abc import Coroutine
 from typing import Any
 
+from cloudtolocalllm.audit.auditor import Auditor
 from cloudtolocalllm.contracts.instances import Instance
+from cloudtolocalllm.manager.audit import Lifecycle
 from cloudtolocalllm.manager.demands import CapacityError, Demands, StartFailedError
 from cloudtolocalllm.manager.drivers.base import Driver, Found, InstanceSpec
 from cloudtolocalllm.manager.monitor import Monitor
@@ -46,6 +48,7 @@ class Reconciler:
         stop_grace: float = 5.0,
         poll_interval: float = 10.0,
         stop_on_exit: bool = True,
+        lifecycle: Lifecycle | None = None,
     ) -> None:
         """Make a reconciler that does nothing before `run`.
 
@@ -57,9 +60,11 @@ class Reconciler:
             stop_grace: Seconds that an instance has to finish its streams.
             poll_interval: Seconds between two looks at an instance.
             stop_on_exit: Whether the instances end with `run`.
+            lifecycle: Hears of each instance's life; None for nobody.
         """
         self._driver = driver
         self._clock = clock
+        self._lifecycle = lifecycle or Lifecycle(Auditor(None, service="manager", clock=clock))
         self._policy = policy
         self._stop_grace = stop_grace
         self._stop_on_exit = stop_on_exit
@@ -72,7 +77,7 @@ class Reconciler:
         self._effects: set[asyncio.Task[None]] = set()
         self.table = Table()
         self.counters = Counters()
-        self._monitor = Monitor(self.table, probe, clock, poll_interval, self.wake)
+        self._monitor = Monitor(self.table, probe, clock, poll_interval, self.wake, self._lifecycle)
 
     @property
     def ready(self) -> bool:
@@ -169,6 +174,11 @@ class Reconciler:
         await asyncio.wait_for(entry.removed.wait(), self._stop_grace + VERB_MARGIN)
         return True
 
+    async def disconnect(self, user: str, bridge: str) -> None:
+        """Cut a revoked bridge's tunnels to all that is the user's; an instance that does not do it is ended."""
+        for entry in await self._monitor.disconnect(user, bridge):
+            self._stop(entry, Reason.UNRESPONSIVE)
+
     def _touch(self, user: str) -> None:
         """Note that a user's instance was asked for: it will be used at once."""
         entry = self.table.of_user(user)
@@ -247,6 +257,8 @@ class Reconciler:
         entry.endpoint = found.endpoint
         self.table.add(entry)
         self.counters.adopted += 1
+        entry.limited = None
+        self._lifecycle.adopted(entry)
         log.info("instance adopted", extra={"id": entry.id})
 
     async def _start(self, entry: Entry, spec: InstanceSpec) -> None:
@@ -270,6 +282,7 @@ class Reconciler:
         entry.active_at = now
         self.counters.started(now - began)
         self._spare_backoff.reset()
+        self._lifecycle.made(entry)
         log.info(
             "instance ready", extra={"id": entry.id, "seconds": round(now - began, 4), "spare": entry.user is None}
         )
@@ -304,6 +317,7 @@ class Reconciler:
             return
         entry.binding = False
         entry.active_at = self._clock.monotonic()
+        self._lifecycle.assigned(entry)
         self._settle(entry)
 
     def _settle(self, entry: Entry) -> None:
@@ -329,6 +343,7 @@ class Reconciler:
         if reason is Reason.UNRESPONSIVE:
             self.counters.unresponsive += 1
         log.info("instance ends", extra={"id": entry.id, "reason": reason.value})
+        self._lifecycle.ends(entry, reason)
         entry.enter(Phase.STOPPING, self._clock.monotonic())
         self.table.release(entry)
         grace = 0.0 if reason in FORCED or entry.task is not None else self._stop_grace

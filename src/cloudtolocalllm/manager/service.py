@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
+from cloudtolocalllm.audit.auditor import Auditor
+from cloudtolocalllm.audit.service import auditing
+from cloudtolocalllm.auth.services import ServiceVerifier
 from cloudtolocalllm.contracts.endpoint import Endpoint
+from cloudtolocalllm.manager.audit import Lifecycle
 from cloudtolocalllm.manager.drivers.process import ProcessDriver
-from cloudtolocalllm.manager.http import make_app, read_token
+from cloudtolocalllm.manager.http import make_app
 from cloudtolocalllm.manager.probe import HttpProbe
 from cloudtolocalllm.manager.reconciler import Reconciler
 from cloudtolocalllm.manager.settings import ManagerSettings
@@ -22,6 +27,10 @@ from cloudtolocalllm.runtime.lifecycle import run
 
 log = logging.getLogger(__name__)
 
+AUDIENCE = "manager"
+"""Who a caller's token must be for."""
+CALLERS = ("api",)
+"""Services that may call."""
 HTTP_GRACE = 3
 """Seconds that calls under way have to end; without a reconciler they fail at once anyway."""
 
@@ -35,7 +44,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def build(settings: ManagerSettings) -> Reconciler:
+def build(settings: ManagerSettings, auditor: Auditor) -> Reconciler:
     """Return the reconciler that the settings describe.
 
     Raises:
@@ -50,6 +59,7 @@ def build(settings: ManagerSettings) -> Reconciler:
         stop_grace=settings.stop_grace,
         poll_interval=settings.poll_interval,
         stop_on_exit=settings.stop_proxies_on_exit,
+        lifecycle=Lifecycle(auditor),
     )
 
 
@@ -60,14 +70,21 @@ async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
 
     Raises:
         ValueError: A setting does not fit; the text says which and what was expected.
-        OSError: The token file cannot be read, or nothing can listen at the endpoint.
+        OSError: Nothing can listen at the endpoint, or the audit log's folder cannot be used.
+        LogBusyError: Another process writes this audit log.
         DriverError: Another manager has the run folder, or the fork server does not start.
     """
-    token = read_token(_text(settings.token_file))
-    reconciler = build(settings)
+    clock = SystemClock()
+    verifier = ServiceVerifier(AUDIENCE, settings.service_keys, CALLERS, clock)
+    async with auditing(settings.audit(), service="manager", clock=clock, settings=settings) as auditor:
+        reconciler = build(settings, auditor)
+        await _serve(settings, reconciler, make_app(reconciler, verifier, clock, auditor), stop)
+
+
+async def _serve(settings: ManagerSettings, reconciler: Reconciler, app: FastAPI, stop: asyncio.Event) -> None:
     listener = _listen(settings.listen)
     config = uvicorn.Config(
-        make_app(reconciler, token),
+        app,
         http="httptools",
         ws="none",
         loop="none",
@@ -97,10 +114,6 @@ async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
 def main(settings: ManagerSettings) -> None:
     """Run the service until it is told to stop by a signal or the end of its leash."""
     run(functools.partial(serve, settings), leash=settings.leash_fd)
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
 
 
 def _remove(path: Path) -> None:

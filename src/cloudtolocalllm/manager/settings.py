@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudtolocalllm.audit.config import HELP_FOLDER, HELP_ORIGIN, HELP_SINK, HELP_SINK_TOKEN, AuditConfig
+from cloudtolocalllm.audit.sinks import check_sink
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.manager.drivers.process_spec import ProcessConfig
 from cloudtolocalllm.manager.policy import PolicyConfig
@@ -47,7 +49,7 @@ def _driver(text: str) -> str:
 class ManagerSettings:
     """What the manager is told at its start."""
 
-    token_file: Path = setting("File with the secret that callers must present as a bearer token.")
+    service_keys: Path = setting("Folder of the public keys of the services that may call: api.json.")
     run_dir: Path = setting("Folder for the proxies' sockets and records; absolute, and of at most 69 bytes.")
     listen: Endpoint = setting('Where the API listens: "unix:/path" or "host:port".', parse=Endpoint.parse)
     warm: int = setting("Spare proxies kept ready.", default=1, parse=_whole(0))
@@ -68,7 +70,15 @@ class ManagerSettings:
     proxy_processes: int = setting("Further processes or threads of a proxy.", default=0, parse=_whole(0))
     proxy_dumpable: bool = setting("Whether the same user may look into a proxy's memory.", default=True)
     stop_proxies_on_exit: bool = setting("Whether the proxies end with the manager.", default=True)
+    audit_dir: Path | None = setting(HELP_FOLDER + " Without it there is none.", default=None)
+    audit_origin: str = setting(HELP_ORIGIN.format("manager"), default="")
+    audit_sink: str = setting(HELP_SINK, default="", parse=check_sink)
+    audit_sink_token_file: Path | None = setting(HELP_SINK_TOKEN, default=None)
     leash_fd: int | None = setting("Descriptor whose end stops the manager; none by default.", default=None)
+
+    def audit(self) -> AuditConfig:
+        """Return the part that the audit log goes by."""
+        return AuditConfig(self.audit_dir, self.audit_origin, self.audit_sink, self.audit_sink_token_file)
 
     def policy(self) -> PolicyConfig:
         """Return the part that the policy goes by."""

@@ -33,6 +33,7 @@ class Entry:
         "id",
         "in_flight",
         "key",
+        "limited",
         "measured_at",
         "phase",
         "removed",
@@ -54,6 +55,8 @@ class Entry:
         self.bridges = 0
         self.measured_at: float | None = None
         self.failed_checks = 0
+        self.limited: tuple[int, int] | None = (0, 0)
+        """Requests that it had refused, for its user's and for keys' limits; None when that is not known yet."""
         self.binding = False
         """Whether its user is being recorded: it may not be handed out before that is done."""
         self.confirming = False

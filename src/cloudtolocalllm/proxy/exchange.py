@@ -14,6 +14,7 @@ from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.link import Stream, Tunnel
 from cloudtolocalllm.proxy import problems
 from cloudtolocalllm.proxy.forwarding import ResponseError, response_body, response_fields
+from cloudtolocalllm.proxy.limits import Limiter
 from cloudtolocalllm.proxy.selection import Bridges, BusyError, Waiter
 from cloudtolocalllm.proxy.settings import ProxySettings
 from cloudtolocalllm.proxy.stats import Stats
@@ -43,6 +44,7 @@ class Exchange:
         "_head",
         "_held",
         "_held_size",
+        "_limiter",
         "_paused",
         "_replay",
         "_replay_size",
@@ -70,6 +72,7 @@ class Exchange:
         *,
         bridges: Bridges,
         stats: Stats,
+        limiter: Limiter,
         settings: ProxySettings,
         done: Callable[["Exchange"], None],
     ) -> None:
@@ -83,6 +86,7 @@ class Exchange:
         self._claims = claims
         self._head = head
         self._bridges = bridges
+        self._limiter = limiter
         self._settings = settings
         self._done = done
         self._held: list[bytes] = []
@@ -199,8 +203,12 @@ class Exchange:
 
     def fail(self, problem: Problem, detail: str) -> None:
         """Answer with a problem document."""
-        problems.respond(self.responder, problem, detail, self.id)
+        problems.respond(self.responder, problem, detail, self.id, self.own_fields())
         self._finish()
+
+    def own_fields(self) -> Headers:
+        """Return the fields that every answer gets here, whoever gives it."""
+        return self._limiter.fields(self._claims)
 
     # --- choosing a bridge ----------------------------------------------------------------------------------
 
@@ -296,6 +304,7 @@ class Exchange:
             self._paused = False
             self.responder.resume_body()  # no effect once answered; the connection then reads what is left
         self.stats.end()
+        self._limiter.ended(self._claims)
         log.debug("exchange over", extra={"exchange": self.id.decode(), "request": self._claims.request_id})
         self._done(self)
 
@@ -334,9 +343,8 @@ class Answer:
             return
         self._started = True
         self._left = left
-        self._responder.start(
-            head.status, (*response_fields(head.headers), (problems.EXCHANGE_ID, exchange.id)), body
-        )
+        fields = (*response_fields(head.headers), (problems.EXCHANGE_ID, exchange.id), *exchange.own_fields())
+        self._responder.start(head.status, fields, body)
 
     def on_data(self, data: bytes) -> None:
         """Pass content on and grant as much again, at once or when the client's buffer has drained."""

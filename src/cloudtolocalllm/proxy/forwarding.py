@@ -1,9 +1,11 @@
 """Heads as they cross the proxy, both ways. Pure functions."""
 
+import base64
 import re
 import secrets
 
-from cloudtolocalllm.auth.assertion import Assertion
+from cloudtolocalllm.auth.assertion import KEY, Assertion
+from cloudtolocalllm.contracts.home import KEY_ID, KEY_SCOPE, VIA
 from cloudtolocalllm.proxy.problems import EXCHANGE_ID
 from cloudtolocalllm.runtime.http1 import Body, BodyKind, Headers, Request
 from cloudtolocalllm.runtime.http1.messages import CHUNKED, NO_BODY, end_to_end
@@ -17,8 +19,6 @@ _NOT_FOR_HOME = frozenset(
     {
         # The cloud's credentials: of no use at home, and a bridge's engine must never see them.
         b"authorization",
-        b"c2l-assertion",
-        b"c2l-key",
         b"cookie",
         b"x-api-key",
         # The bridge addresses its engine itself.
@@ -32,11 +32,10 @@ _NOT_FOR_HOME = frozenset(
         b"x-real-ip",
         # 100 (Continue) is given here, when a bridge has taken the request.
         b"expect",
-        # Ours to say.
-        EXCHANGE_ID,
-        REQUEST_ID,
     }
 )
+_OURS = b"c2l"
+"""Begins the names of all fields that are ours to say, among them who asks and what they may do."""
 
 
 class ResponseError(Exception):
@@ -53,8 +52,17 @@ def exchange_id(request: Request) -> bytes:
 
 def request_head(request: Request, claims: Assertion, exchange: bytes) -> RequestHead:
     """Return the head that goes to the bridge; Content-Length stays, since the bridge frames by it."""
-    fields = [field for field in end_to_end(request.headers) if field[0] not in _NOT_FOR_HOME]
+    fields = [
+        field
+        for field in end_to_end(request.headers)
+        if field[0] not in _NOT_FOR_HOME and not field[0].startswith(_OURS)
+    ]
     fields.append((EXCHANGE_ID, exchange))
+    if claims.via:
+        fields.append((VIA, claims.via.encode("ascii", "replace")))
+    if claims.via == KEY:
+        fields.append((KEY_ID, claims.subject.encode("ascii", "replace")))
+        fields.append((KEY_SCOPE, base64.urlsafe_b64encode(claims.scope.encode()).rstrip(b"=")))
     if claims.request_id:
         fields.append((REQUEST_ID, claims.request_id.encode("ascii", "replace")))
     return RequestHead(request.method, request.target, tuple(fields))

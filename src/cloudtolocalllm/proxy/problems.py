@@ -1,6 +1,7 @@
 """How this proxy says that something failed (RFC 9457)."""
 
 from cloudtolocalllm.contracts.problems import CONTENT_TYPE, Problem, problem_content
+from cloudtolocalllm.proxy.limits import Refusal
 from cloudtolocalllm.runtime.http1 import Headers, Responder
 from cloudtolocalllm.tunnel import ResetReason
 
@@ -32,17 +33,37 @@ def of_reset(reason: ResetReason) -> tuple[Problem, str]:
     return _OF_RESET[reason]
 
 
-def respond(responder: Responder, problem: Problem, detail: str, exchange_id: bytes | None = None) -> None:
-    """Answer a request with a problem document."""
+def respond(
+    responder: Responder,
+    problem: Problem,
+    detail: str,
+    exchange_id: bytes | None = None,
+    fields: Headers = (),
+    refusal: Refusal | None = None,
+) -> None:
+    """Answer a request with a problem document.
+
+    Args:
+        responder: The request's.
+        problem: Its type.
+        detail: One sentence for people.
+        exchange_id: The exchange's name, when there is one.
+        fields: Further header fields.
+        refusal: The limit that is reached, if that is the problem.
+    """
     headers: list[tuple[bytes, bytes]] = [
         (b"content-type", CONTENT_TYPE.encode()),
         (b"cache-control", b"no-store"),
+        *fields,
     ]
     members: dict[str, object] = {}
     if exchange_id is not None:
         headers.append((EXCHANGE_ID, exchange_id))
         members["exchange"] = exchange_id.decode("ascii")
     retry_after = _RETRY_AFTER.get(problem)
+    if refusal is not None:
+        retry_after = str(refusal.retry_after).encode()
+        members["violated-policies"] = [refusal.policy]
     if retry_after is not None:
         headers.append((b"retry-after", retry_after))
     if problem is Problem.UNAUTHENTICATED:

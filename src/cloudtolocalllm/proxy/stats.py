@@ -8,7 +8,18 @@ from cloudtolocalllm.runtime.clock import Clock
 class Stats:
     """Figures since the start; a live stream counts as activity at every moment."""
 
-    __slots__ = ("_clock", "_last", "asked", "bytes_down", "bytes_up", "in_flight", "started", "streams_total")
+    __slots__ = (
+        "_clock",
+        "_last",
+        "asked",
+        "bytes_down",
+        "bytes_up",
+        "in_flight",
+        "limited",
+        "limited_keys",
+        "started",
+        "streams_total",
+    )
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -22,6 +33,10 @@ class Stats:
         """Bytes of request content passed to bridges."""
         self.bytes_down = 0
         """Bytes of response content passed to clients."""
+        self.limited = 0
+        """Requests refused by the user's limits."""
+        self.limited_keys = 0
+        """Requests refused by a key's own limit."""
 
     def begin(self) -> None:
         """A request came."""
@@ -48,4 +63,6 @@ class Stats:
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
             "started": self.started,
+            "limited": self.limited,
+            "limited_keys": self.limited_keys,
         }

@@ -30,8 +30,8 @@ engines = st.lists(
 messages = st.one_of(
     st.builds(Hello, version=st.text(max_size=64), name=st.text(max_size=128), engines=engines),
     st.builds(Presence, engines=engines),
-    st.builds(Welcome, bridge_id=st.text(max_size=64)),
-    st.builds(Wake, instance=st.text(max_size=64)),
+    st.builds(Welcome, bridge_id=st.text(max_size=64), nonce=st.text(max_size=256)),
+    st.builds(Wake, instance=st.text(max_size=64), nonce=st.text(max_size=256)),
     st.just(Revoked()),
 )
 
@@ -60,7 +60,7 @@ def test_garbage_gives_the_documented_error_only(text: str) -> None:
         ('{"type":"presence","engines":[{"id":"a","kind":"x","state":"up"}]}', "known engine kind"),
         ('{"type":"presence","engines":[1]}', "each engine to be an object"),
         ('{"type":"presence","engines":%s}' % ([{}] * 33), "at most 32"),
-        ('{"type":"shutdown"}', "expected type"),
+        ('{"type":"shutdown"}', "expected a known type"),
     ],
 )
 def test_a_malformed_control_message_says_what_was_expected(text: str, reason: str) -> None:

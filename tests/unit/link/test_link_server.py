@@ -5,7 +5,7 @@ from tests.support.link_parts import POST, MemoryWire, Recorder, turns
 
 from cloudtolocalllm.link import Tunnel, TunnelServer
 from cloudtolocalllm.link import server as server_module
-from cloudtolocalllm.tunnel import Role, Session
+from cloudtolocalllm.tunnel import GoAwayReason, GoAwayReceived, ResetReason, Role, Session
 
 
 def hello(session: Session, now: float = 0.0) -> bytes:
@@ -96,3 +96,40 @@ async def test_a_session_that_is_over_is_forgotten() -> None:
     assert told.server.tunnels() == []
     assert told.ended == ["home"]
     assert wire.closed is WSCloseCode.PROTOCOL_ERROR
+
+
+async def test_a_bridge_that_is_cut_loses_its_sessions_and_its_streams() -> None:
+    told, session, other = Told(), bridge(), bridge(2)
+    wire = told.arrive("home", hello(session))
+    kept = told.arrive("other", hello(other))
+    handler = Recorder()
+    told.server.tunnels("home")[0].open(POST, handler)
+    assert told.server.cut("home", GoAwayReason.REVOKED, "the bridge was revoked") == 1
+    await turns()
+    assert wire.closed is WSCloseCode.POLICY_VIOLATION
+    assert handler.reset == (ResetReason.CANCELLED, "the bridge was revoked")
+    assert told.server.tunnels("home") == []
+    assert told.ended == ["home"]
+    session.receive_data(b"".join(wire.sent), 0.0)
+    events = session.events_received()
+    assert any(isinstance(e, GoAwayReceived) and e.reason is GoAwayReason.REVOKED for e in events)
+    assert kept.closed is None
+    assert told.server.attached_bridges() == ["other"]
+    assert told.server.cut("home", GoAwayReason.REVOKED, "again") == 0
+
+
+async def test_a_bridge_that_is_detached_may_resume() -> None:
+    told, session = Told(), bridge()
+    wire = told.arrive("home", hello(session))
+    handler = Recorder()
+    told.server.tunnels("home")[0].open(POST, handler)
+    told.server.detach("home")
+    await turns()
+    assert wire.aborted
+    assert handler.reset is None
+    assert told.server.attached_bridges() == []
+    assert told.server.tunnels("home")[0].open_streams == 1
+    told.arrive("home", hello(session))
+    assert told.server.attached_bridges() == ["home"]
+    assert told.first == ["home"], "expected the same session"
+    told.server.detach("nobody")

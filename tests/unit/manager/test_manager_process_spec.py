@@ -85,7 +85,7 @@ def test_environment_of_the_fork_server_holds_no_secret() -> None:
 
 def test_settings_are_read_and_all_faults_told_at_once() -> None:
     environ = {
-        PREFIX + "TOKEN_FILE": "/t",
+        PREFIX + "SERVICE_KEYS": "/k",
         PREFIX + "RUN_DIR": "/run/c2l",
         PREFIX + "LISTEN": "unix:/run/c2l/manager.sock",
         PREFIX + "STOP_GRACE": "3",

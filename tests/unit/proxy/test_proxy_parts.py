@@ -71,6 +71,8 @@ def test_a_live_stream_is_activity() -> None:
         "bytes_up": 0,
         "bytes_down": 0,
         "started": 1000,
+        "limited": 0,
+        "limited_keys": 0,
     }
 
 

@@ -9,7 +9,7 @@ from cloudtolocalllm.runtime.http1.errors import (
     LocalError,
 )
 from cloudtolocalllm.runtime.http1.messages import Body, BodyKind, Headers, HttpLimits, Request, Response
-from cloudtolocalllm.runtime.http1.server import App, HttpServer, RequestHandler, Responder, switching_protocols
+from cloudtolocalllm.runtime.http1.server import App, Gate, HttpServer, RequestHandler, Responder, switching_protocols
 
 __all__ = [
     "App",
@@ -20,6 +20,7 @@ __all__ = [
     "ConnectError",
     "Connection",
     "Exchange",
+    "Gate",
     "Headers",
     "HttpError",
     "HttpLimits",

@@ -18,7 +18,7 @@ from cloudtolocalllm.runtime.http1.errors import BadRequestError
 from cloudtolocalllm.runtime.http1.messages import BodyKind, Headers, HttpLimits, Request
 
 if TYPE_CHECKING:
-    from cloudtolocalllm.runtime.http1.server import RequestHandler
+    from cloudtolocalllm.runtime.http1.server import Gate, RequestHandler
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,11 @@ class Owner(Protocol):
     error_headers: Headers
     draining: bool
     connections_open: set["ServerConnection"]
+
+    @property
+    def gate(self) -> "Gate | None":
+        """Who decides about connections; None for nobody."""
+        ...
 
     @property
     def app(self) -> "Callable[[Request, ServerExchange], RequestHandler]":
@@ -113,6 +118,9 @@ class ServerConnection(asyncio.Protocol):
         bound_unsent(transport)
         self.owner.connections_open.add(self)
         self._deadline.set(self.limits.idle_timeout)
+        gate = self.owner.gate
+        if gate is not None and not gate.opened(self.peer):
+            self._turn_away(gate.refusal(self.peer))
 
     def data_received(self, data: bytes) -> None:
         """Take input."""
@@ -149,6 +157,8 @@ class ServerConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the handler that its client is gone."""
         self._detach(CLOSED)
+        if self.owner.gate is not None:
+            self.owner.gate.closed(self.peer)
         exchange, self.exchange = self.exchange, None
         self._tell_gone(exchange)
 
@@ -411,6 +421,14 @@ class ServerConnection(asyncio.Protocol):
             answer.write_refusal(status, headers, content)
             self._linger()
         self._tell_gone(exchange)
+
+    def _turn_away(self, answer: tuple[int, Headers, bytes] | None) -> None:
+        if answer is None:
+            self.state = CLOSED
+            self.transport.abort()
+        else:
+            ServerExchange(self, None).write_refusal(*answer)
+            self._linger()
 
     def _tell_gone(self, exchange: ServerExchange | None) -> None:
         if exchange is not None:

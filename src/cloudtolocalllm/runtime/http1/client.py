@@ -76,6 +76,19 @@ class Exchange(Protocol):
         ...
 
 
+class Connector(Protocol):
+    """What gives connections: a `Pool`, or several of them."""
+
+    @property
+    def host(self) -> bytes:
+        """A value for Host."""
+        ...
+
+    async def acquire(self, *, fresh: bool = False) -> Connection:
+        """As `Pool.acquire`."""
+        ...
+
+
 class Pool:
     """Kept-alive connections to one endpoint, bounded in number and idle time."""
 
@@ -233,7 +246,7 @@ class _Collector:
 
 
 async def fetch(
-    pool: Pool,
+    pool: Connector,
     method: str,
     target: str,
     headers: Headers = (),
@@ -262,7 +275,7 @@ async def fetch(
 
 
 async def _attempt(
-    pool: Pool, method: str, target: str, headers: Headers, content: bytes, max_content: int, *, fresh: bool
+    pool: Connector, method: str, target: str, headers: Headers, content: bytes, max_content: int, *, fresh: bool
 ) -> Response:
     if not any(name == b"host" for name, _ in headers):
         headers = ((b"host", pool.host), *headers)

@@ -78,6 +78,21 @@ class Responder(Protocol):
         ...
 
 
+class Gate(Protocol):
+    """Decides about connections as they come; made for the one server that faces the world."""
+
+    def opened(self, peer: str) -> bool:
+        """Count a connection from this address and return whether it is to be served."""
+        ...
+
+    def refusal(self, peer: str) -> tuple[int, Headers, bytes] | None:
+        """Return what a connection that is not served is told, as `Responder.respond` takes it; None for nothing."""
+        ...
+
+    def closed(self, peer: str) -> None:
+        """A connection that was counted is gone. Whoever hijacks one calls this himself when it ends."""
+
+
 App = Callable[[Request, Responder], RequestHandler]
 """Takes a request when its head is complete."""
 
@@ -104,6 +119,7 @@ class HttpServer:
         limits: HttpLimits | None = None,
         error_headers: Headers = (),
         clock: Clock | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Make a server that does not listen yet.
 
@@ -112,10 +128,12 @@ class HttpServer:
             limits: None for the defaults.
             error_headers: Fields of the answers that the server itself gives (malformed requests, faults of `app`).
             clock: For the Date field; None for the system's.
+            gate: Decides which connections are served; None for all.
         """
         self.app = app
         self.limits = limits or DEFAULT_LIMITS
         self.error_headers = error_headers
+        self.gate = gate
         self.draining = False
         self.connections_open: set[ServerConnection] = set()
         self._clock = clock or SystemClock()
