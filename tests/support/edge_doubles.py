@@ -164,16 +164,17 @@ class EdgeUnderTest:
     proxy: Scripted
     host: str = "localhost"
 
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+    async def connect(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect from an address of this machine; all of 127.0.0.0/8 are (on Linux)."""
+        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
 
     def head(self, method: str, target: str, *fields: str, host: str | None = None) -> bytes:
         lines = [f"{method} {target} HTTP/1.1", f"Host: {host or self.host}", *fields]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
-    async def send(self, data: bytes, *, method: str = "GET") -> Message:
+    async def send(self, data: bytes, *, method: str = "GET", source: str = "127.0.0.1") -> Message:
         """Send exact bytes on a new connection and return the answer."""
-        reader, writer = await self.connect()
+        reader, writer = await self.connect(source)
         try:
             writer.write(data)
             answer = await read_head(reader)
@@ -185,5 +186,12 @@ class EdgeUnderTest:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    async def get(self, target: str, *fields: str, method: str = "GET", host: str | None = None) -> Message:
-        return await self.send(self.head(method, target, *fields, host=host), method=method)
+    async def get(
+        self,
+        target: str,
+        *fields: str,
+        method: str = "GET",
+        host: str | None = None,
+        source: str = "127.0.0.1",
+    ) -> Message:
+        return await self.send(self.head(method, target, *fields, host=host), method=method, source=source)

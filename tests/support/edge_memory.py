@@ -51,8 +51,8 @@ class MemoryEdge:
         self.proxy = proxy
         self._server = HttpServer(edge)
 
-    def connect(self) -> MemoryTransport:
-        return MemoryTransport(ServerConnection(self._server))
+    def connect(self, address: str = "192.0.2.1") -> MemoryTransport:
+        return MemoryTransport(ServerConnection(self._server), peername=(address, 4242))
 
     async def ask(self, *lines: str, content: bytes = b"") -> MemoryTransport:
         """Send a request on a new connection and let the edge work."""
@@ -75,4 +75,4 @@ def memory_edge(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Me
     api, proxy = MemoryPool(), MemoryPool()
     monkeypatch.setattr("cloudtolocalllm.edge.app.Pool", lambda *_, **__: api)
     monkeypatch.setattr("cloudtolocalllm.edge.pools.Pool", lambda *_, **__: proxy)
-    yield MemoryEdge(Edge(EdgeSettings(api=Endpoint(path="/api"), **settings), None), api, proxy)
+    yield MemoryEdge(Edge(EdgeSettings(api=(Endpoint(path="/api"),), **settings), None), api, proxy)

@@ -1,15 +1,20 @@
 """Asks the API about requests on the data path."""
 
+import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloudtolocalllm.contracts import authorize as contract
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.contracts.problems import Problem
-from cloudtolocalllm.runtime.http1 import Headers, HttpError, Pool, Request, Response, fetch
+from cloudtolocalllm.edge.answers import retry_after
+from cloudtolocalllm.edge.headers import DPOP_NONCE
+from cloudtolocalllm.edge.replicas import Replicas
+from cloudtolocalllm.runtime.http1 import BadResponseError, Headers, HttpError, Request, Response, fetch
 
 _ERROR_STATUS = re.compile(rb"[45][0-9]{2}")
 """What a refusal may tell a client: no success, no redirect, no switch of protocols."""
+_NONCE = re.compile(rb"[A-Za-z0-9_-]{1,256}")
 _SECONDS = re.compile(rb"[0-9]{1,9}")
 
 
@@ -31,12 +36,24 @@ class Refused:
     detail: str
     retry_after: str | None = None
     """Seconds."""
+    nonce: bytes | None = None
+    """For a bridge's next proof (RFC 9449 §8)."""
+    challenge: bytes = b'DPoP error="use_dpop_nonce"'
+    """With a nonce: what was wrong with this one (RFC 9449 §7.1)."""
+
+    @property
+    def fields(self) -> Headers:
+        """What the answer bears beside the problem document."""
+        if self.nonce is None:
+            return retry_after(self.retry_after)
+        challenge = (contract.CHALLENGE, self.challenge)
+        return (*retry_after(self.retry_after), challenge, (DPOP_NONCE, self.nonce))
 
 
 class Authorizer:
     """The API's decisions, one question a request."""
 
-    def __init__(self, api: Pool, timeout: float) -> None:
+    def __init__(self, api: Replicas, timeout: float) -> None:
         """Ask this API, waiting up to `timeout` seconds."""
         self._api = api
         self._timeout = timeout
@@ -50,16 +67,20 @@ class Authorizer:
             fresh: Whether an earlier answer's endpoint accepted no connection.
         """
         try:
-            answer = await fetch(
-                self._api,
-                "GET",
-                contract.AUTHORIZE_TARGET,
-                _question(request, request_id, fresh),
-                timeout=self._timeout,
-            )
+            answer = await self._fetch(_question(request, request_id, fresh))
         except (HttpError, OSError, TimeoutError):
             return Refused(Problem.OVERLOADED, 503, "The API does not answer; try again.", "1")
         return _decision(answer)
+
+    async def _fetch(self, question: Headers) -> Response:
+        async with asyncio.timeout(self._timeout):
+            try:
+                return await self._fetch_once(question)
+            except BadResponseError:  # that replica died over it: another one may know
+                return await self._fetch_once(question)
+
+    async def _fetch_once(self, question: Headers) -> Response:
+        return await fetch(self._api, "GET", contract.AUTHORIZE_TARGET, question, timeout=self._timeout)
 
 
 def _question(request: Request, request_id: bytes, fresh: bool) -> Headers:
@@ -105,4 +126,9 @@ def _refusal(answer: Response) -> Refused:
     status = problem.value.status if stated is None else int(stated)
     detail = (answer.field(contract.DETAIL) or b"").decode("ascii", "replace")
     seconds = answer.field(contract.RETRY_AFTER) or b""
-    return Refused(problem, status, detail, seconds.decode() if _SECONDS.fullmatch(seconds) else None)
+    nonce = answer.field(contract.DPOP_NONCE) if status == 401 else None
+    refused = Refused(problem, status, detail, seconds.decode() if _SECONDS.fullmatch(seconds) else None)
+    if nonce is None or not _NONCE.fullmatch(nonce):
+        return refused
+    challenge = answer.field(contract.CHALLENGE) or b""
+    return replace(refused, nonce=nonce, challenge=challenge if challenge.startswith(b"DPoP ") else refused.challenge)

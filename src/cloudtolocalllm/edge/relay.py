@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.edge import headers as fields
-from cloudtolocalllm.edge.answers import send_problem
+from cloudtolocalllm.edge.answers import retry_after, send_problem
 from cloudtolocalllm.edge.splice import splice
 from cloudtolocalllm.runtime.http1 import (
     BadResponseError,
@@ -60,6 +60,12 @@ class Plan:
     head_timeout: float | None
     """Seconds to wait for the answer's head; None on the data path, where a model may load for minutes."""
     on_end: Callable[[Record], None]
+    extra: Headers = ()
+    """Further fields of every answer."""
+    on_gone: Callable[[str], None] | None = None
+    """Told a client's address when its connection, taken over for a WebSocket, ends."""
+    on_broken: Callable[["Relay"], None] | None = None
+    """Begins it anew, once, when the upstream broke off before it answered; None where that could do harm."""
 
 
 class Relay:
@@ -72,6 +78,7 @@ class Relay:
         "_exchange",
         "_plan",
         "_record",
+        "_repeated",
         "_request",
         "_responder",
         "_taken",
@@ -93,6 +100,7 @@ class Relay:
         self._taken = 0
         self._body_ended = False
         self._trailers: Headers = ()
+        self._repeated = False
         self.over = False
         responder.pause_body()
 
@@ -188,7 +196,9 @@ class Relay:
             self._switch(headers)
             return
         framing = CHUNKED if body.kind is BodyKind.UNTIL_CLOSE else body
-        self._responder.start(status, fields.to_client(headers, data=self._plan.data), framing)
+        self._responder.start(
+            status, fields.to_client(headers, data=self._plan.data, extra=self._plan.extra), framing
+        )
 
     def write(self, data: bytes) -> None:
         """Pass content on."""
@@ -207,6 +217,12 @@ class Relay:
         if self._record.status:
             self._responder.abort()
             self.finish()
+        elif self._plan.on_broken is not None and not self._repeated:
+            self._repeated = True
+            self._exchange = None
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._plan.on_broken(self)
         else:
             log.warning("upstream failed", extra={"cause": str(error), "route": self._record.route})
             self.fail(Problem.OVERLOADED, "The service behind this server broke off; try again.")
@@ -224,6 +240,7 @@ class Relay:
         exchange = self._exchange
         assert exchange is not None  # noqa: S101 - an answer to it just came
         upstream, from_upstream = exchange.takeover()
+        peer = self._responder.peer
         try:
             client, from_client = self._responder.hijack()
         except HttpError:  # the client left in this very moment
@@ -231,8 +248,12 @@ class Relay:
             self.finish()
             return
         upgrade: Headers = ((b"connection", b"upgrade"), (b"upgrade", b"websocket"))
-        client.write(switching_protocols((*upgrade, *end_to_end(headers))))
-        splice(client, from_client, upstream, from_upstream, self.finish)
+        client.write(switching_protocols((*upgrade, *fields.to_upgraded(headers))))
+        splice(client, from_client, upstream, from_upstream, self.finish, lambda: self._gone(peer))
+
+    def _gone(self, peer: str) -> None:
+        if self._plan.on_gone is not None:
+            self._plan.on_gone(peer)
 
     def _no_head(self) -> None:
         self.fail(Problem.TIMED_OUT, "The service behind this server did not answer in time.")
@@ -251,7 +272,8 @@ class Relay:
             self._responder.abort()
         else:
             self._record.status = problem.value.status
-            send_problem(self._responder, problem, detail, retry_after="1" if problem is Problem.OVERLOADED else None)
+            again = retry_after("1" if problem is Problem.OVERLOADED else None)
+            send_problem(self._responder, problem, detail, (*again, *self._plan.extra))
         self.finish()
 
     def finish(self) -> None:

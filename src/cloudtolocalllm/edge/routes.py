@@ -7,13 +7,15 @@ from enum import Enum
 from cloudtolocalllm.contracts.authorize import DATA_PREFIXES, TUNNEL_TARGET
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_ANY = frozenset({"0.0.0.0", "[::]"})  # noqa: S104 - not listened on here, but excluded
+"""Addresses to listen on; as the name of a host they reach this machine too, and nobody of good intent uses them."""
 
 _TRICK = re.compile(
     r"%(?:2e|2f|5c|[01][0-9a-f]|7f|(?![0-9a-f]{2}))|[\\\x00-\x20\x7f]|//|\.\.|(?:^|/)\.(?:/|$)", re.IGNORECASE
 )
 """Encoded dots, slashes and control characters, malformed escapes, backslashes, empty segments and dot segments: what
 two servers could read in two ways."""
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?", re.IGNORECASE | re.ASCII)
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?", re.IGNORECASE | re.ASCII)
 
 
 class Route(Enum):
@@ -54,7 +56,7 @@ def is_plain(path: str) -> bool:
 def host_name(host: bytes) -> str | None:
     """Return the name in a Host field in lower case, without the port; None when it is malformed."""
     found = _HOST.fullmatch(host.decode("latin-1"))
-    return found[1].lower() if found else None
+    return found[1].lower() if found and int(found[2] or 0) <= 65535 else None
 
 
 def hosts(domain: str, listen_host: str, further: Collection[str]) -> frozenset[str]:
@@ -62,5 +64,5 @@ def hosts(domain: str, listen_host: str, further: Collection[str]) -> frozenset[
     more = {name.lower() for name in further}
     if domain:
         return frozenset({domain.lower(), f"app.{domain.lower()}", *more})
-    own = {f"[{listen_host}]" if ":" in listen_host else listen_host.lower()}
+    own = {f"[{listen_host}]" if ":" in listen_host else listen_host.lower()} - _ANY
     return frozenset({*LOCAL_HOSTS, *own, *more})

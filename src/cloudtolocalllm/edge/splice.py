@@ -13,12 +13,15 @@ CLOSE_TIMEOUT = 10.0
 class Half(asyncio.Protocol):
     """One side's protocol: what comes in goes out on the other side."""
 
-    __slots__ = ("_deadline", "_ending", "_loop", "_on_end", "other", "transport")
+    __slots__ = ("_deadline", "_ending", "_loop", "_on_end", "_on_gone", "other", "transport")
 
-    def __init__(self, transport: asyncio.Transport, on_end: Callable[[], None]) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, on_end: Callable[[], None], on_gone: Callable[[], None] | None = None
+    ) -> None:
         self.transport = transport
         self.other: Half = self
         self._on_end = on_end
+        self._on_gone = on_gone
         self._loop = asyncio.get_running_loop()
         self._deadline: asyncio.TimerHandle | None = None
         self._ending = False
@@ -38,6 +41,8 @@ class Half(asyncio.Protocol):
         self._abort_in(None)
         self.other.end()
         self._on_end()
+        if self._on_gone is not None:
+            self._on_gone()
 
     def pause_writing(self) -> None:
         """Our side is slow: stop the other's producer."""
@@ -67,7 +72,12 @@ class Half(asyncio.Protocol):
 
 
 def splice(
-    left: asyncio.Transport, from_left: bytes, right: asyncio.Transport, from_right: bytes, on_end: Callable[[], None]
+    left: asyncio.Transport,
+    from_left: bytes,
+    right: asyncio.Transport,
+    from_right: bytes,
+    on_end: Callable[[], None],
+    on_left_gone: Callable[[], None] | None = None,
 ) -> None:
     """Join two transports.
 
@@ -77,8 +87,9 @@ def splice(
         right: The other side.
         from_right: Bytes that were already read from it.
         on_end: Called as each side ends (so twice).
+        on_left_gone: Called as the left side ends.
     """
-    a, b = Half(left, on_end), Half(right, on_end)
+    a, b = Half(left, on_end, on_left_gone), Half(right, on_end)
     a.other, b.other = b, a
     left.set_protocol(cast("asyncio.BaseProtocol", a))
     right.set_protocol(cast("asyncio.BaseProtocol", b))

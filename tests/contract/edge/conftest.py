@@ -7,13 +7,17 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 from tests.support.edge_doubles import EdgeUnderTest, Scripted, ScriptedApi, allowed
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
+from cloudtolocalllm.edge.clients import parse_networks
+from cloudtolocalllm.edge.limits import Rate
+from cloudtolocalllm.edge.origins import parse_origins
 from cloudtolocalllm.edge.service import serve
 from cloudtolocalllm.edge.settings import EdgeSettings
 
@@ -27,19 +31,37 @@ class Wanted:
     domain: str = ""
     body_limit: int = 24 * 1024 * 1024
     """More than kernel buffers on the way hold, so that back-pressure shows before it."""
+    allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: str = ""
+    """Address ranges, separated by commas."""
+    cors_origins: str = ""
+    """Origins, separated by commas."""
+    limits: dict[str, str] = field(default_factory=dict)
+    """Rates by kind ("sign-in", "api", "data", "static"), for clients on this machine too; the others are off."""
+    connections: int = 0
+    """Open connections of one client; 0 for no limit."""
 
 
 @contextlib.asynccontextmanager
 async def embedded(wanted: Wanted) -> AsyncIterator[int]:
     """Run the embedded edge; gives its port."""
     settings = EdgeSettings(
-        api=Endpoint(path=str(wanted.api)),
+        api=(Endpoint(path=str(wanted.api)),),
         listen_port=0,
         web_root=wanted.web_root,
         domain=wanted.domain,
         data_body_limit=wanted.body_limit,
         api_body_limit=100_000,
         drain_grace=0.2,
+        allowed_hosts=wanted.allowed_hosts,
+        trusted_proxies=parse_networks(wanted.trusted_proxies),
+        cors_origins=parse_origins(wanted.cors_origins),
+        limit_sign_in=Rate.parse(wanted.limits.get("sign-in", "off")),
+        limit_api=Rate.parse(wanted.limits.get("api", "off")),
+        limit_data=Rate.parse(wanted.limits.get("data", "off")),
+        limit_static=Rate.parse(wanted.limits.get("static", "off")),
+        limit_connections=wanted.connections,
+        limit_loopback=True,
     )
     stop = asyncio.Event()
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -93,6 +115,26 @@ async def edge(
     api, proxy = upstreams
     async with EDGES[request.param](Wanted(api.path, web_root)) as port:
         yield EdgeUnderTest(port, api, proxy)
+
+
+class EdgeMaker(Protocol):
+    """Runs an edge that is set up as a test wants it."""
+
+    def __call__(self, **wanted: Any) -> AbstractAsyncContextManager[EdgeUnderTest]:
+        """Members of Wanted."""
+        ...
+
+
+@pytest.fixture(params=sorted(EDGES))
+def make_edge(request: pytest.FixtureRequest, upstreams: tuple[ScriptedApi, Scripted], web_root: Path) -> EdgeMaker:
+    api, proxy = upstreams
+
+    @contextlib.asynccontextmanager
+    async def make(**wanted: Any) -> AsyncIterator[EdgeUnderTest]:
+        async with EDGES[request.param](Wanted(api.path, web_root, **wanted)) as port:
+            yield EdgeUnderTest(port, api, proxy, host=wanted.get("domain") or "localhost")
+
+    return make
 
 
 @pytest.fixture(params=sorted(EDGES))

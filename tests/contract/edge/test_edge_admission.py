@@ -11,6 +11,7 @@ SECURITY = {
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
 }
 CSP = [
     "default-src 'none'",
@@ -19,6 +20,7 @@ CSP = [
     "base-uri 'none'",
     "frame-ancestors 'none'",
     "require-trusted-types-for 'script'",
+    "trusted-types dompurify",
 ]
 
 
@@ -28,7 +30,8 @@ def check_security(answer: Message) -> None:
     policy = answer.one("content-security-policy") or ""
     assert [part for part in CSP if part not in policy] == []
     assert "unsafe" not in policy
-    assert answer.one("permissions-policy")
+    assert "'allow-duplicates'" not in policy
+    assert "camera=()" in (answer.one("permissions-policy") or "")
 
 
 @pytest.mark.parametrize("target", ["/api/x", "/api/auth/y?z=1", "/readyz"])

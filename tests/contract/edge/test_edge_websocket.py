@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from tests.support.edge_doubles import EdgeUnderTest, Message, read_head
+from tests.support.edge_doubles import EdgeUnderTest, Message, allowed, read_head
 
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
@@ -111,6 +111,39 @@ async def test_a_refused_upgrade_is_an_ordinary_answer(edge: EdgeUnderTest) -> N
     answer = await edge.get("/ws/tunnel", *UPGRADE)
     assert (answer.status, answer.problem) == (401, "unauthenticated")
     assert edge.proxy.requests == []
+
+
+async def test_a_bridges_proof_and_its_nonce_pass(edge: EdgeUnderTest) -> None:
+    edge.api.verdict = lambda _: (
+        b"HTTP/1.1 401 Unauthorized\r\nC2L-Problem: unauthenticated\r\nC2L-DPoP-Nonce: n1\r\n"
+        b'WWW-Authenticate: DPoP error="use_dpop_nonce"\r\nContent-Length: 0\r\n\r\n'
+    )
+    sent = ("Authorization: DPoP credential", "DPoP: proof", "C2L-DPoP-Nonce: forged")
+    answer = await edge.get("/ws/tunnel", *UPGRADE, *sent)
+    assert (answer.status, answer.one("dpop-nonce")) == (401, "n1")
+    assert answer.one("www-authenticate") == 'DPoP error="use_dpop_nonce"'
+    question = edge.api.questions[0]
+    assert (question.one("authorization"), question.one("dpop")) == ("DPoP credential", "proof")
+    assert "forged" not in str(question.fields)
+    edge.api.verdict = lambda _: allowed(edge.proxy.path)
+    await edge.get("/ws/tunnel", *UPGRADE, *sent)
+    (request,) = edge.proxy.requests
+    assert [request.one(name) for name in ("dpop", "authorization", "c2l-dpop-nonce")] == [None] * 3
+
+
+async def test_of_an_upstreams_101_only_the_handshake_passes(edge: EdgeUnderTest) -> None:
+    async def script(request: Message, reader: Reader, writer: Writer) -> None:
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSet-Cookie: a=b\r\n"
+            b"Server: Python\r\nSec-WebSocket-Accept: x\r\nDPoP-Nonce: n2\r\nX-Other: y\r\n\r\n"
+        )
+
+    edge.proxy.script = script
+    reader, writer = await edge.connect()
+    writer.write(edge.head("GET", "/ws/tunnel", *UPGRADE))
+    answer = await read_head(reader)
+    assert set(answer.fields) - {"date"} == {"connection", "upgrade", "sec-websocket-accept", "dpop-nonce"}
+    writer.close()
 
 
 async def test_the_tunnel_is_for_upgrades_only(edge: EdgeUnderTest) -> None:

@@ -47,6 +47,18 @@ def test_every_problem_is_passed_on(status: int, slug: bytes) -> None:
     assert _decision(answer(status, problem=slug)) == Refused(problem, problem.value.status, "")
 
 
+def test_a_bridge_gets_its_challenge_with_401_only() -> None:
+    fields = (
+        (contract.PROBLEM, b"unauthenticated"), (contract.DPOP_NONCE, b"n1"), (contract.CHALLENGE, b'DPoP error="x"'),
+    )  # fmt: skip
+    decision = _decision(Response(401, fields, b""))
+    assert isinstance(decision, Refused)
+    assert decision.fields == ((b"www-authenticate", b'DPoP error="x"'), (b"dpop-nonce", b"n1"))
+    decision = _decision(Response(403, (*fields, (contract.STATUS, b"503")), b""))
+    assert isinstance(decision, Refused)
+    assert decision.fields == ()
+
+
 @pytest.mark.parametrize(
     "status", [100, 201, 204, 301, 302, 304, 400, 402, 404, 405, 407, 413, 429, 500, 502, 503, 599]
 )
@@ -124,3 +136,35 @@ def test_the_question_carries_the_original_and_nothing_that_a_client_forged() ->
         (b"x-request-id", b"ours"),
     ]
     assert (contract.FRESH, b"1") in _question(request, b"ours", True)
+
+
+def test_a_bridge_is_told_what_its_next_proof_needs() -> None:
+    fields: Headers = (
+        (contract.PROBLEM, b"unauthenticated"),
+        (contract.DPOP_NONCE, b"abc-_1"),
+        (contract.CHALLENGE, b'DPoP error="revoked", algs="Ed25519"'),
+    )
+    decision = _decision(Response(401, fields, b""))
+    assert isinstance(decision, Refused)
+    assert dict(decision.fields) == {
+        b"www-authenticate": b'DPoP error="revoked", algs="Ed25519"',
+        b"dpop-nonce": b"abc-_1",
+    }
+    without = _decision(Response(401, fields[:2], b""))
+    assert isinstance(without, Refused)
+    assert dict(without.fields)[b"www-authenticate"] == b'DPoP error="use_dpop_nonce"'
+
+
+@pytest.mark.parametrize("nonce", [b"a b", b"", b"x" * 257, b"a\r\nb: c", b"\xff"])
+def test_a_nonce_that_is_none_is_not_passed_on(nonce: bytes) -> None:
+    fields: Headers = ((contract.PROBLEM, b"unauthenticated"), (contract.DPOP_NONCE, nonce))
+    decision = _decision(Response(401, fields, b""))
+    assert isinstance(decision, Refused)
+    assert decision.fields == ()
+
+
+def test_no_other_challenge_is_passed_on() -> None:
+    fields: Headers = ((contract.PROBLEM, b"unauthenticated"), (contract.CHALLENGE, b"Basic"))
+    decision = _decision(Response(401, fields, b""))
+    assert isinstance(decision, Refused)
+    assert decision.fields == ()

@@ -215,10 +215,12 @@ async def test_a_refusal_with_a_strange_status_is_still_a_refusal(edge: MemoryEd
 
 async def test_an_api_that_breaks_off_is_no_verdict(edge: MemoryEdge) -> None:
     client = await edge.ask("GET /v1/x HTTP/1.1")
-    edge.api.last.peer_sends(b"HTTP/1.1 200 OK\r\nC2L-Endpoint: unix:/x\r\n")
-    edge.api.last.peer_closes()
-    await turns(10)
+    for _ in range(2):  # another replica is asked, once
+        edge.api.last.peer_sends(b"HTTP/1.1 200 OK\r\nC2L-Endpoint: unix:/x\r\n")
+        edge.api.last.peer_closes()
+        await turns(10)
     assert problem(client.take()) == (503, "overloaded")
+    assert len(edge.api.transports) == 2
     assert edge.proxy.transports == []
 
 
