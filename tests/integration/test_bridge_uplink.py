@@ -1,8 +1,9 @@
 """The uplink, pairing and the whole service against a scripted cloud."""
 
 import asyncio
+import base64
 import json
-import stat
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,9 +23,12 @@ from tests.support.bridge_parts import Ask
 from tests.support.link_parts import listen, until
 from tests.support.scripted_engine import Asked, scripted_engine
 
+from cloudtolocalllm.auth.dpop import ProofKey
 from cloudtolocalllm.bridge import control
+from cloudtolocalllm.bridge.control import RevokedError
 from cloudtolocalllm.bridge.engines import health
-from cloudtolocalllm.bridge.pairing import Credential, PairingError, pair
+from cloudtolocalllm.bridge.identity import BridgeIdentity, PairingError
+from cloudtolocalllm.bridge.pairing import pair
 from cloudtolocalllm.bridge.service import serve
 from cloudtolocalllm.bridge.settings import BridgeSettings
 from cloudtolocalllm.contracts.control import (
@@ -51,13 +55,18 @@ class Cloud:
         self.upgrades: list[WSUpgradeRequest] = []
         self.pings = 0
         self.status = 101
+        self.challenge: dict[str, str] = {}
+        """Fields of the next refusal; one that asks for a nonce is the last."""
         self.wire: WSTransport | None = None
         self.port = 0
 
     def accept(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener | None:
         self.upgrades.append(request)
         if self.status != 101:
-            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(self.status), None)
+            refusal = WSUpgradeResponse.create_error_response(self.status, extra_headers=self.challenge)
+            if "use_dpop_nonce" in self.challenge.get("WWW-Authenticate", ""):
+                self.status = 101
+            return WSUpgradeResponseWithListener(refusal, None)
         response = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": SUBPROTOCOL})
         return WSUpgradeResponseWithListener(response, _Control(self))
 
@@ -107,11 +116,16 @@ async def running_cloud(port: int = 0) -> AsyncGenerator[Cloud]:
         await asyncio.sleep(0.02)
 
 
+def identity(server: str) -> BridgeIdentity:
+    now = time.time()
+    return BridgeIdentity(server, "br-test", "the-credential", ProofKey.generate(), now, now + 30 * 86_400)
+
+
 @asynccontextmanager
 async def running_bridge(tmp_path: Path, port: int, *engines: str) -> AsyncGenerator["asyncio.Task[None]"]:
     path = tmp_path / "credential.json"
     if not path.exists():
-        Credential("br-test", "the-credential").save(path)
+        identity(f"http://127.0.0.1:{port}").save(path)
     settings = BridgeSettings(
         server=f"http://127.0.0.1:{port}",
         credential_file=path,
@@ -126,7 +140,9 @@ async def running_bridge(tmp_path: Path, port: int, *engines: str) -> AsyncGener
     finally:
         stop.set()
         async with asyncio.timeout(5):
-            await task
+            await asyncio.wait([task])
+        if not task.cancelled() and not isinstance(task.exception(), RevokedError):
+            task.result()
 
 
 async def test_hello_presence_and_pings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +155,8 @@ async def test_hello_presence_and_pings(tmp_path: Path, monkeypatch: pytest.Monk
         await until(lambda: bool(cloud.messages))
         [upgrade] = cloud.upgrades
         assert upgrade.path == b"/ws/bridge"
-        assert upgrade.headers["authorization"] == "Bearer the-credential"
+        assert upgrade.headers["authorization"] == "DPoP the-credential"
+        assert upgrade.headers["dpop"]
         [hello] = cloud.hellos()
         assert hello.name == "den"
         assert [status.state for status in hello.engines] == [EngineState.UP]
@@ -203,12 +220,45 @@ async def test_a_refused_credential_is_tried_again_slowly_and_said(
     assert "the-credential" not in caplog.text
 
 
+async def test_a_nonce_that_is_asked_for_is_used_at_once(tmp_path: Path) -> None:
+    async with running_cloud() as cloud:
+        cloud.status = 401
+        cloud.challenge = {"WWW-Authenticate": 'DPoP error="use_dpop_nonce"', "DPoP-Nonce": "n-1"}
+        async with running_bridge(tmp_path, cloud.port):
+            await until(lambda: bool(cloud.hellos()))
+            assert [nonce_of(upgrade) for upgrade in cloud.upgrades] == [None, "n-1"]
+            cloud.status = 101
+            cloud.send(Welcome("br-test", "n-2"))
+            await asyncio.sleep(0.05)
+            assert cloud.wire is not None
+            cloud.wire.disconnect(graceful=False)
+            await until(lambda: len(cloud.upgrades) == 3)
+            assert nonce_of(cloud.upgrades[-1]) == "n-2"
+
+
+async def test_a_refusal_that_says_revoked_ends_it(tmp_path: Path) -> None:
+    async with running_cloud() as cloud:
+        cloud.status = 401
+        cloud.challenge = {"WWW-Authenticate": 'DPoP error="revoked"', "DPoP-Nonce": "n-1"}
+        async with running_bridge(tmp_path, cloud.port) as task, asyncio.timeout(5):
+            with pytest.raises(RevokedError):
+                await task
+            assert len(cloud.upgrades) == 1
+
+
+def nonce_of(upgrade: WSUpgradeRequest) -> str | None:
+    claims = upgrade.headers["dpop"].split(".")[1]
+    nonce: str | None = json.loads(base64.urlsafe_b64decode(claims + "==")).get("nonce")
+    return nonce
+
+
 async def test_a_revoked_bridge_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with running_cloud() as cloud, running_bridge(tmp_path, cloud.port) as task:
         await until(lambda: bool(cloud.hellos()))
         cloud.send(Revoked())
         async with asyncio.timeout(5):
-            await task
+            with pytest.raises(RevokedError, match="bridge login"):
+                await task
     assert any("revoked" in record.getMessage() for record in caplog.records)
 
 
@@ -286,20 +336,17 @@ async def test_a_wake_up_dials_once_and_another_instance_dials_anew(
 # --- pairing ------------------------------------------------------------------------------------------------------
 
 
-async def test_pairing_gives_a_credential(tmp_path: Path) -> None:
+async def test_pairing_sends_the_public_key_and_nothing_more() -> None:
     async def take(asked: Asked) -> None:
-        asked.json({"bridge_id": "br-1", "credential": "c-1"}, 201)
+        asked.json({"bridge_id": "br-1", "credential": "c-1", "expires": time.time() + 1000}, 201)
 
     async with scripted_engine(answer=take) as cloud:
-        credential = await pair(cloud.url, "the-key", "den")
+        found = await pair(cloud.url, "the-key", "den")
         [asked] = cloud.asked
         assert (asked.method, asked.target) == ("POST", "/api/bridge")
         assert asked.field("authorization") == "Bearer the-key"
-        assert json.loads(asked.body) == {"name": "den"}
-    path = tmp_path / "credential.json"
-    credential.save(path)
-    assert Credential.load(path) == Credential("br-1", "c-1")
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert json.loads(asked.body) == {"name": "den", "jwk": found.key.public_jwk()}
+    assert (found.server, found.bridge_id, found.credential) == (cloud.url, "br-1", "c-1")
 
 
 @pytest.mark.parametrize(
@@ -307,8 +354,10 @@ async def test_pairing_gives_a_credential(tmp_path: Path) -> None:
     [
         (401, {}, "refuses the API key"),
         (500, {}, "got 500"),
-        (201, {}, "bridge_id"),
-        (201, {"bridge_id": 1, "credential": "x"}, "texts"),
+        (201, {}, "time to come"),
+        (201, {"bridge_id": "x", "credential": "x", "expires": 5}, "time to come"),
+        (201, {"bridge_id": 1, "credential": "x", "expires": time.time() + 1000}, "texts"),
+        (201, {"bridge_id": "x", "credential": "a b", "expires": time.time() + 1000}, "texts"),
     ],
 )
 async def test_pairing_says_what_is_wrong(status: int, value: object, text: str) -> None:

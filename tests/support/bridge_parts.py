@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 from tests.support.link_parts import Recorder, listen, until
 
-from cloudtolocalllm.bridge.pairing import Credential
+from cloudtolocalllm.auth.dpop import ProofKey
+from cloudtolocalllm.bridge.identity import BridgeIdentity
 from cloudtolocalllm.bridge.service import Bridge
 from cloudtolocalllm.bridge.settings import BridgeSettings
 from cloudtolocalllm.link import Tunnel, TunnelServer
+from cloudtolocalllm.runtime.clock import Clock
 from cloudtolocalllm.tunnel import GoAwayReason, Limits, RequestHead, ResetReason
 
 JSON = (b"content-type", b"application/json")
@@ -90,15 +93,20 @@ class Home:
 
 
 @asynccontextmanager
-async def home(tmp_path: Path, *engines: str, limits: Limits | None = None, **settings: Any) -> AsyncGenerator[Home]:
-    """Run a bridge to these engines."""
+async def home(
+    tmp_path: Path, *engines: str, limits: Limits | None = None, clock: Clock | None = None, **settings: Any
+) -> AsyncGenerator[Home]:
+    """Run a bridge to these engines; `clock` instead of the machine's."""
     server = TunnelServer(limits=limits)
     listener, port = await listen(server)
     credential = tmp_path / "credential.json"
-    Credential("br-test", "secret").save(credential)
+    now = time.time()
+    url = f"http://127.0.0.1:{port}"
+    BridgeIdentity(url, "br-test", "secret", ProofKey.generate(), now, now + 30 * 86_400).save(credential)
     settings.setdefault("drain_grace", 0.1)
     bridge = Bridge(
-        BridgeSettings(server=f"http://127.0.0.1:{port}", credential_file=credential, engines=engines, **settings)
+        BridgeSettings(server=url, credential_file=credential, engines=engines, **settings),
+        clock=clock,
     )
     try:
         await bridge.start()

@@ -1,13 +1,15 @@
 """Takes each request that comes out of the tunnel to where it belongs: an engine, the journal, or a refusal."""
 
+import json
 import logging
 import secrets
 
+from cloudtolocalllm.bridge.caller import Caller, check_tokens, identify
 from cloudtolocalllm.bridge.ends import Inbound
 from cloudtolocalllm.bridge.exchange import Desk, Exchange
 from cloudtolocalllm.bridge.fields import FieldsRefusedError, framing
 from cloudtolocalllm.bridge.follower import StreamFollower
-from cloudtolocalllm.bridge.guard import EXCHANGE_ID, JournalRoute, Route, RouteRefusedError, admit
+from cloudtolocalllm.bridge.guard import EXCHANGE_ID, JournalRoute, KeysRoute, Route, RouteRefusedError, admit
 from cloudtolocalllm.bridge.journal import ExchangeRunsError, Record
 from cloudtolocalllm.bridge.refusal import RefusalError, problem_response
 from cloudtolocalllm.contracts.problems import Problem
@@ -37,12 +39,15 @@ class BridgeAcceptor:
         """Take a new request."""
         exchange_id = _exchange_id(head.headers)
         try:
+            caller = identify(head.headers, self._desk.keys, self._desk.clock.wall())
             route = admit(head.method, head.target, self._allow)
+            if isinstance(route, KeysRoute):
+                return self._list_keys(caller, stream, exchange_id)
             if isinstance(route, JournalRoute):
-                return self._journal(route, stream)
-            if route.merged and len(self._desk.catalog.serving(route.family)) > 1:
-                return self._merge(route, head, stream, exchange_id)
-            return self._forward(route, head, stream, exchange_id)
+                return self._journal(route, caller, stream)
+            if route.merged and (caller.scope.models or len(self._desk.catalog.serving(route.family)) > 1):
+                return self._merge(route, caller, head, stream, exchange_id)
+            return self._forward(route, caller, head, stream, exchange_id)
         except RouteRefusedError as error:
             log.info("a route was refused")
             refusal = RefusalError(Problem.ROUTE_REFUSED, str(error))
@@ -54,21 +59,35 @@ class BridgeAcceptor:
             refusal = error
         return self._refuse(refusal, head, stream, exchange_id)
 
-    def _forward(self, route: Route, head: RequestHead, stream: Stream, exchange_id: str) -> StreamHandler:
+    def _forward(
+        self, route: Route, caller: Caller, head: RequestHead, stream: Stream, exchange_id: str
+    ) -> StreamHandler:
+        desk = self._desk
         body = framing(route.method, head.headers)
+        if route.names_model:
+            check_tokens(caller, desk.keys, desk.clock.wall())
         if route.journalled:
-            record = self._desk.journal.open(exchange_id, self._desk.clock.monotonic())
+            record = desk.journal.open(exchange_id, desk.clock.monotonic(), caller.key)
         else:
-            record = Record(exchange_id)
-        exchange = Exchange(self._desk, route, head, body, stream, record)
+            record = Record(exchange_id, owner=caller.key)
+        exchange = Exchange(desk, caller, route, head, body, stream, record)
         exchange.start()
         return Inbound(exchange)
 
     # --- the bridge's own answers ---------------------------------------------------------------------------------
 
-    def _journal(self, route: JournalRoute, stream: Stream) -> StreamHandler:
+    def _list_keys(self, caller: Caller, stream: Stream, exchange_id: str) -> StreamHandler:
+        if not caller.may_list_keys():
+            raise RefusalError(Problem.FORBIDDEN, "Only a signed-in person may list the API keys.")
+        now = self._desk.clock.wall()
+        self._desk.keys.refresh()
+        # Of a key that was never met there is nothing to tell but that it is revoked.
+        listed = [key.to_json(now) for key in self._desk.keys if key.created]
+        return self._answer(200, *_json(json.dumps({"keys": listed}).encode()), stream, exchange_id)
+
+    def _journal(self, route: JournalRoute, caller: Caller, stream: Stream) -> StreamHandler:
         record = self._desk.journal.find(route.exchange_id, self._desk.clock.monotonic())
-        if record is None:
+        if record is None or not caller.may_see(record.owner):
             raise RefusalError(Problem.NOT_FOUND, "No such exchange is running, and no answer of that name is kept.")
         if route.method == "DELETE":
             if record.cancel is not None:
@@ -81,26 +100,24 @@ class BridgeAcceptor:
         follower = StreamFollower(record, stream, offset=route.offset, replay=True, bodyless=route.method == "HEAD")
         return Watching(record, follower, stream)
 
-    def _merge(self, route: Route, head: RequestHead, stream: Stream, exchange_id: str) -> StreamHandler:
+    def _merge(
+        self, route: Route, caller: Caller, head: RequestHead, stream: Stream, exchange_id: str
+    ) -> StreamHandler:
         record = Record(exchange_id)
         watching = Watching(record, StreamFollower(record, stream, bodyless=head.method == "HEAD"), stream)
-        self._desk.tasks.start(self._merged(route, record), "joining lists")
+        self._desk.tasks.start(self._merged(route, caller, record), "joining lists")
         return watching
 
-    async def _merged(self, route: Route, record: Record) -> None:
+    async def _merged(self, route: Route, caller: Caller, record: Record) -> None:
         try:
-            content = await self._desk.catalog.merged(route)
-            headers: Headers = (
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(content)).encode()),
-            )
+            headers, content = _json(await self._desk.catalog.merged(route, caller.scope))
             status = 200
         except RefusalError as error:
-            status, headers, content = problem_response(error.problem, error.detail)
+            status, headers, content = problem_response(error)
         self._fill(record, status, headers, content)
 
     def _refuse(self, refusal: RefusalError, head: RequestHead, stream: Stream, exchange_id: str) -> StreamHandler:
-        status, headers, content = problem_response(refusal.problem, refusal.detail)
+        status, headers, content = problem_response(refusal)
         return self._answer(status, headers, b"" if head.method == "HEAD" else content, stream, exchange_id)
 
     def _answer(
@@ -146,6 +163,16 @@ class Watching:
         """The stream's window opened."""
         if self._follower.pump():
             self._record.drained()
+
+
+def _json(content: bytes) -> tuple[Headers, bytes]:
+    """Return the fields and the content of an answer in JSON."""
+    length = str(len(content)).encode()
+    return (
+        (b"content-type", b"application/json"),
+        (b"content-length", length),
+        (b"cache-control", b"no-store"),
+    ), content
 
 
 def _exchange_id(headers: Headers) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from picows import WSError, WSFrame, WSHandshakeError, WSListener, WSMsgType, WSTransport, ws_connect
 
-from cloudtolocalllm.bridge.pairing import Credential, PairingError
+from cloudtolocalllm.bridge.identity import PairingError, Prover, error_code
 from cloudtolocalllm.contracts.control import (
     DEAD_AFTER,
     HEARTBEAT,
@@ -19,6 +19,8 @@ from cloudtolocalllm.contracts.control import (
     ControlMessageError,
     EngineStatus,
     Hello,
+    KeyAdded,
+    KeyRevoked,
     Presence,
     Revoked,
     Wake,
@@ -37,6 +39,8 @@ PRESENCE_DELAY = 0.1
 """Seconds between two reports of presence at least: the server takes a bounded number."""
 REFUSED_WAIT = 60.0
 """Seconds between attempts with a credential that the server refuses: it may have been restored from a backup."""
+
+REVOKED = "the server has revoked this bridge; to use it again, pair it: cloudtolocalllm bridge login"
 
 
 class RevokedError(Exception):
@@ -60,34 +64,37 @@ class Uplink:
     def __init__(
         self,
         server: str,
-        credential: Callable[[], Credential],
+        prover: Prover,
         *,
         name: str,
         version: str,
         statuses: Callable[[], tuple[EngineStatus, ...]],
         on_wake: Callable[[str], None],
         on_welcome: Callable[[], None] | None = None,
+        on_key: Callable[[KeyAdded | KeyRevoked], None] | None = None,
         refused_wait: float = REFUSED_WAIT,
     ) -> None:
         """Make an uplink that is not connected.
 
         Args:
             server: URL of the cloud side.
-            credential: Asked before each attempt, so that a new pairing takes effect.
+            prover: Shows who we are, at each attempt anew.
             name: Ours, for people.
             version: Ours.
             statuses: How the engines are.
             on_wake: Called with the instance that waits for our tunnel.
             on_welcome: Called each time the server has taken us.
+            on_key: Called with what the server says of API keys.
             refused_wait: Seconds between attempts while the credential is refused.
         """
         self._url = websocket_url(server, CONTROL_TARGET)
-        self._credential = credential
+        self._prover = prover
         self._name = name
         self._version = version
         self._statuses = statuses
         self._on_wake = on_wake
         self._on_welcome = on_welcome
+        self._on_key = on_key
         self._refused_wait = refused_wait
         self._wire: _Wire | None = None
         self._reported: tuple[EngineStatus, ...] = ()
@@ -109,8 +116,11 @@ class Uplink:
             try:
                 if await self._one_connection():
                     backoff.reset()
-            except RefusedError:
-                log.error("the server refuses this bridge's credential; pair it again")  # noqa: TRY400 - no traceback helps
+            except RefusedError as error:
+                log.error(  # noqa: TRY400 - no traceback helps
+                    "the server refuses this bridge's credential; pair it again: cloudtolocalllm bridge login",
+                    extra={"cause": str(error)},
+                )
                 await asyncio.sleep(self._refused_wait)
             except PairingError as error:
                 log.error("no usable credential", extra={"fault": str(error)})  # noqa: TRY400 - a traceback tells nothing
@@ -144,7 +154,7 @@ class Uplink:
             self._wire = None
             wire.close()
         if wire.revoked:
-            raise RevokedError("the server has revoked this bridge; pair it again to use it")
+            raise RevokedError(REVOKED)
         return wire.welcomed.is_set()
 
     async def _beat(self, wire: "_Wire") -> None:
@@ -167,23 +177,21 @@ class Uplink:
         log.info("the control connection ended")
 
     async def _connect(self) -> "_Wire | None":
-        credential = self._credential()
         wire = _Wire(self)
-        headers = {"Authorization": f"Bearer {credential.credential}", "Sec-WebSocket-Protocol": SUBPROTOCOL}
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                transport, _ = await ws_connect(
-                    lambda: wire,
-                    self._url,
-                    websocket_handshake_timeout=CONNECT_TIMEOUT,
-                    max_frame_size=MAX_MESSAGE * 4,
-                    extra_headers=headers,
-                    max_redirects=0,
-                )
+                try:
+                    transport = await self._dial(wire)
+                except WSHandshakeError as error:
+                    if _status(error) != 401 or not self._prover.may_retry(_fields(error)):
+                        raise
+                    transport = await self._dial(wire)
         except WSHandshakeError as error:
-            status = 0 if error.response is None else int(error.response.status)
+            status, code = _status(error), error_code(_fields(error))
+            if code == "revoked":
+                raise RevokedError(REVOKED) from None
             if status in (401, 403):
-                raise RefusedError(str(status)) from None
+                raise RefusedError(code or str(status)) from None
             log.info("the control connection was refused", extra={"status": status})
             return None
         except (OSError, TimeoutError, WSError) as error:
@@ -194,6 +202,18 @@ class Uplink:
             wire.close()
             return None
         return wire
+
+    async def _dial(self, wire: "_Wire") -> WSTransport:
+        headers = {**self._prover.fields("GET", CONTROL_TARGET), "Sec-WebSocket-Protocol": SUBPROTOCOL}
+        transport, _ = await ws_connect(
+            lambda: wire,
+            self._url,
+            websocket_handshake_timeout=CONNECT_TIMEOUT,
+            max_frame_size=MAX_MESSAGE * 4,
+            extra_headers=headers,
+            max_redirects=0,
+        )
+        return transport
 
     # --- what the wire tells ------------------------------------------------------------------------------------
 
@@ -208,11 +228,16 @@ class Uplink:
             case Welcome():
                 log.info("connected", extra={"bridge": message.bridge_id})
                 wire.welcomed.set()
+                self._prover.learn(message.nonce)
                 self.presence_changed()
                 if self._on_welcome is not None:
                     self._on_welcome()
             case Wake():
+                self._prover.learn(message.nonce)
                 self._on_wake(message.instance)
+            case KeyAdded() | KeyRevoked():
+                if self._on_key is not None:
+                    self._on_key(message)
             case Revoked():
                 wire.revoked = True
                 wire.close()
@@ -265,3 +290,13 @@ class _Wire(WSListener):
             self._transport.send_close()
             self._transport.disconnect()
         self.closed.set()
+
+
+def _status(error: WSHandshakeError) -> int:
+    return 0 if error.response is None else int(error.response.status)
+
+
+def _fields(error: WSHandshakeError) -> dict[str, str]:
+    if error.response is None:
+        return {}
+    return {name.lower(): str(text) for name, text in error.response.headers.items()}

@@ -45,7 +45,8 @@ class Outbound:
 
     def __init__(self, exchange: "Exchange") -> None:
         self._exchange = exchange
-        self.on_body = exchange.grew  # no call in between for each token
+        # No call in between for each token, but for a key that has tokens a day.
+        self.on_body = exchange.grew if exchange.usage is None else exchange.grew_counted
 
     def on_informational(self, status: int, headers: Headers) -> None:
         """A 1xx response."""

@@ -10,6 +10,7 @@ import logging
 from dataclasses import dataclass, field
 
 from cloudtolocalllm.bridge import fields
+from cloudtolocalllm.bridge.caller import Caller
 from cloudtolocalllm.bridge.ends import Outbound
 from cloudtolocalllm.bridge.engines.catalog import Catalog
 from cloudtolocalllm.bridge.engines.engine import Engine
@@ -18,8 +19,10 @@ from cloudtolocalllm.bridge.follower import StreamFollower
 from cloudtolocalllm.bridge.guard import Route
 from cloudtolocalllm.bridge.intake import Intake, Memory
 from cloudtolocalllm.bridge.journal import Journal, Record
+from cloudtolocalllm.bridge.keys import KeyList
 from cloudtolocalllm.bridge.naming import ModelUnreadableError, canonical, named_models
 from cloudtolocalllm.bridge.refusal import RefusalError, problem_response
+from cloudtolocalllm.bridge.usage import Usage
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.link import Stream
 from cloudtolocalllm.runtime.clock import Clock
@@ -48,9 +51,16 @@ class Desk:
     tasks: TaskSet
     clock: Clock
     load_grace: float
+    keys: KeyList
     memory: Memory = field(default_factory=Memory)
     live: set["Exchange"] = field(default_factory=set)
     """Exchanges that an engine still works for."""
+
+    def key_revoked(self, key_id: str) -> None:
+        """Stop what was asked for with a key."""
+        for exchange in tuple(self.live):
+            if exchange.record.owner == key_id:
+                exchange.cancel()
 
     def abort(self) -> None:
         """Stop every engine's work: the bridge ends."""
@@ -63,6 +73,7 @@ class Exchange:
 
     __slots__ = (
         "_body",
+        "_caller",
         "_cold",
         "_desk",
         "_engine",
@@ -82,15 +93,17 @@ class Exchange:
         "follower",
         "intake",
         "record",
+        "usage",
     )
 
     def __init__(
-        self, desk: Desk, route: Route, head: RequestHead, body: Body, stream: Stream, record: Record
+        self, desk: Desk, caller: Caller, route: Route, head: RequestHead, body: Body, stream: Stream, record: Record
     ) -> None:
-        """Begin; the caller then calls `start`.
+        """Begin; whoever makes it then calls `start`.
 
         Args:
             desk: What exchanges share.
+            caller: Who asks.
             route: Where the request leads.
             head: The request's.
             body: How its content is delimited.
@@ -98,6 +111,9 @@ class Exchange:
             record: Where the answer is written.
         """
         self._desk = desk
+        self._caller = caller
+        self.usage = Usage() if caller.scope.tokens_per_day is not None else None
+        """Counts the answer's tokens; None when nobody wants to know."""
         self._route = route
         self._method = route.method
         self._head = head
@@ -143,7 +159,10 @@ class Exchange:
             self._task = None
 
     async def _send(self) -> None:
-        models = await self._named_models() if self._desk.catalog.needs_model(self._route) else []
+        limited = bool(self._caller.scope.models) and self._route.names_model
+        models = await self._named_models() if limited or self._desk.catalog.needs_model(self._route) else []
+        if limited:
+            self._caller.check_models(models)
         engines = await self._desk.catalog.choose(self._route, models)
         if models and self._route.journalled:
             self._model = canonical(models[-1])
@@ -273,6 +292,8 @@ class Exchange:
             what = "a redirect, which is never followed" if status >= 300 else "another protocol than was asked for"
             self.refuse(RefusalError(Problem.ENGINE_ERROR, f"It answered with {what}."))
             return
+        if self.usage is not None:
+            self.usage.begin(next((value for name, value in headers if name == b"content-type"), b""))
         self.record.start(status, (*fields.from_engine(headers), (b"c2l-exchange-id", self.record.id.encode())))
 
     def informed(self, status: int, headers: Headers) -> None:
@@ -286,9 +307,22 @@ class Exchange:
             self._paused = True
             self._exchange.pause_body()
 
+    def grew_counted(self, data: bytes) -> None:
+        """The engine sent content, which is counted."""
+        if self.usage is not None:
+            self.usage.feed(data)
+        self.grew(data)
+
+    def _count(self) -> None:
+        """Charge the key with what the answer cost, once."""
+        usage, self.usage = self.usage, None
+        if usage is not None and self.record.status == 200:
+            self._desk.keys.spend(self._caller.key, usage.total())
+
     def finished(self, trailers: Headers) -> None:
         """The engine's answer is complete."""
         self._exchange = None
+        self._count()
         if self.record.ended:
             self.abort()
         else:
@@ -332,7 +366,7 @@ class Exchange:
             self._stop(str(refusal))
             return
         self.abort()
-        status, headers, content = problem_response(refusal.problem, refusal.detail)
+        status, headers, content = problem_response(refusal)
         self.record.start(status, (*headers, (b"c2l-exchange-id", self.record.id.encode())))
         if self._method != "HEAD":
             self.record.write(content)
@@ -367,6 +401,7 @@ class Exchange:
 
     def abort(self) -> None:
         """Have the engine stop; without a word to those who read."""
+        self._count()
         self._desk.live.discard(self)
         self._wait_ended()
         if self._linger is not None:

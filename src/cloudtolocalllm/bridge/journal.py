@@ -64,19 +64,22 @@ class Record:
         "headers",
         "id",
         "on_drained",
+        "owner",
         "size",
         "status",
         "trailers",
     )
 
-    def __init__(self, exchange_id: str, journal: "Journal | None" = None) -> None:
+    def __init__(self, exchange_id: str, journal: "Journal | None" = None, owner: str = "") -> None:
         """Make an empty record.
 
         Args:
             exchange_id: Its name.
             journal: The one that keeps its content; None to keep only what the followers have not taken yet.
+            owner: Id of the API key with which it was asked for; "" for none.
         """
         self.id = exchange_id
+        self.owner = owner
         self.status = 0
         """0 until the head is known."""
         self.headers: Headers = ()
@@ -242,8 +245,13 @@ class Journal:
     def __len__(self) -> int:
         return len(self._running) + len(self._finished)
 
-    def open(self, exchange_id: str, now: float) -> Record:
+    def open(self, exchange_id: str, now: float, owner: str = "") -> Record:
         """Begin a record; a finished one of the same id is forgotten.
+
+        Args:
+            exchange_id: Its name.
+            now: Seconds that never go back.
+            owner: Id of the API key with which it was asked for; "" for none.
 
         Raises:
             ExchangeRunsError: One of the same id runs.
@@ -252,7 +260,7 @@ class Journal:
         if exchange_id in self._running:
             raise ExchangeRunsError("expected an exchange id that is not in use")
         self._forget(exchange_id)
-        record = Record(exchange_id, self)
+        record = Record(exchange_id, self, owner)
         self._running[exchange_id] = record
         self.held += RECORD_COST
         if self.held > self.limit:

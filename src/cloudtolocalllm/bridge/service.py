@@ -13,8 +13,10 @@ from cloudtolocalllm.bridge.engines.engine import Engine
 from cloudtolocalllm.bridge.engines.health import HealthWatch
 from cloudtolocalllm.bridge.engines.probe import WELL_KNOWN_PORTS, probe
 from cloudtolocalllm.bridge.exchange import Desk
+from cloudtolocalllm.bridge.identity import BridgeIdentity, PairingError, Prover
 from cloudtolocalllm.bridge.journal import Journal
-from cloudtolocalllm.bridge.pairing import Credential
+from cloudtolocalllm.bridge.keys import KeyList, key_list_path
+from cloudtolocalllm.bridge.pairing import renew
 from cloudtolocalllm.bridge.settings import BridgeSettings
 from cloudtolocalllm.bridge.tunnels import Tunnels
 from cloudtolocalllm.contracts.authorize import TUNNEL_TARGET
@@ -31,6 +33,10 @@ EXPIRE_INTERVAL = 30.0
 """Seconds between two looks for answers that are too old to be kept."""
 FIRST_CHECK = 2.0
 """Seconds that the first check of all engines may take before the bridge goes on."""
+RENEW_INTERVAL = 300.0
+"""Seconds between two looks whether the credential is to be renewed."""
+KEYS_INTERVAL = 2.0
+"""Seconds between two looks whether the owner has revoked a key whose answers still run."""
 MAX_ENGINES = 32
 """As many as a presence report holds."""
 
@@ -44,20 +50,27 @@ class Bridge:
         clock = clock or SystemClock()
         self.catalog = Catalog(allow_cloud_models=settings.allow_cloud_models, monotonic=clock.monotonic)
         self.journal = Journal(settings.journal_bytes)
+        self.keys = KeyList(key_list_path(settings.credential_file), clock)
         self._clock = clock
         self._health = HealthWatch()
         self._tasks = TaskSet()
-        desk = self._desk = Desk(self.catalog, self._health, self.journal, self._tasks, clock, settings.load_grace)
+        desk = self._desk = Desk(
+            self.catalog, self._health, self.journal, self._tasks, clock, settings.load_grace, self.keys
+        )
+        self.keys.on_revoked = desk.key_revoked
         self.acceptor = BridgeAcceptor(desk, allow=settings.allow)
         self.tunnels = Tunnels(self._target, self.acceptor)
+        self.prover = Prover(settings.server, lambda: BridgeIdentity.load(settings.credential_file), clock)
+        self._renewing = False
         self.uplink = Uplink(
             settings.server,
-            self._credential,
+            self.prover,
             name=settings.name,
             version=__version__,
             statuses=lambda: self.catalog.statuses,
             on_wake=self.tunnels.wake,
             on_welcome=self._welcomed,
+            on_key=self.keys.take,
         )
         self.on_welcome: Callable[[], None] | None = None
 
@@ -72,6 +85,8 @@ class Bridge:
             await self._probe()
             self._health.every(PROBE_INTERVAL, self._probe, "looking for engines")
         self._health.every(EXPIRE_INTERVAL, self._expire, "forgetting old answers")
+        self._health.every(KEYS_INTERVAL, self._look_at_keys, "looking for revoked keys")
+        self._health.every(RENEW_INTERVAL, self._renew, "renewing the credential")
         engines = list(self.catalog.engines)
         checks = [self._tasks.start(engine.check(), f"first check of {engine.id}") for engine in engines]
         if checks:
@@ -95,6 +110,7 @@ class Bridge:
         self._desk.abort()
         for engine in self.catalog.engines:
             await engine.close()
+        self.keys.close()
 
     def _add(self, address: EngineAddress, kind: EngineKind | None) -> None:
         taken = {engine.id for engine in self.catalog.engines}
@@ -126,22 +142,41 @@ class Bridge:
                 await self.catalog.engines[-1].check()
                 self.uplink.presence_changed()
 
+    async def _look_at_keys(self) -> None:
+        self.keys.refresh()
+
     async def _expire(self) -> None:
         self.journal.expire(self._clock.monotonic())
 
-    def _credential(self) -> Credential:
-        return Credential.load(self._settings.credential_file)
-
     async def _target(self) -> DialTarget:
-        credential = self._credential()
         return DialTarget(
             websocket_url(self._settings.server, TUNNEL_TARGET),
-            {"Authorization": f"Bearer {credential.credential}"},
+            self.prover.fields("GET", TUNNEL_TARGET),
+            self.prover.may_retry,
         )
 
     def _welcomed(self) -> None:
+        self._tasks.start(self._renew(), "renewing the credential")
         if self.on_welcome is not None:
             self.on_welcome()
+
+    async def _renew(self) -> None:
+        """Renew the credential when it is due and the server is there."""
+        if self._renewing or not self.uplink.connected:
+            return
+        self._renewing = True
+        try:
+            before = self.prover.identity
+            if self._clock.wall() < before.renew_at:
+                return
+            renewed = await renew(self._settings.server, self.prover, clock=self._clock)
+            if self.prover.identity == before:  # else it was paired anew meanwhile
+                renewed.save(self._settings.credential_file)
+                log.info("credential renewed", extra={"bridge": renewed.bridge_id})
+        except (PairingError, OSError) as error:
+            log.warning("the credential was not renewed; trying again later", extra={"fault": str(error)})
+        finally:
+            self._renewing = False
 
 
 async def serve(settings: BridgeSettings, stop: asyncio.Event, *, on_ready: Callable[[], None] | None = None) -> None:
@@ -154,8 +189,9 @@ async def serve(settings: BridgeSettings, stop: asyncio.Event, *, on_ready: Call
 
     Raises:
         PairingError: There is no credential.
+        RevokedError: The server does not want us any more. The credential file says so from now on.
     """
-    Credential.load(settings.credential_file)
+    identity = BridgeIdentity.load(settings.credential_file)
     server = EngineAddress.parse(settings.server)
     if not server.tls and not server.is_local:
         log.warning("the server's URL is http: everyone on the way can read and change what passes")
@@ -171,10 +207,20 @@ async def serve(settings: BridgeSettings, stop: asyncio.Event, *, on_ready: Call
     finally:
         await tasks.close()
         await bridge.close()
+    if held.cancelled() or (revoked := held.result()) is None:
+        return
+    identity.void(settings.credential_file)
+    if settings.leash_fd is None:
+        raise revoked
+    # Whoever holds the leash would start us again, and again: stay, and say why in its log.
+    await stop.wait()
 
 
-async def _hold(bridge: Bridge) -> None:
+async def _hold(bridge: Bridge) -> RevokedError | None:
+    """Return why the bridge may not go on."""
     try:
         await bridge.run()
     except RevokedError as error:
         log.error("this bridge was revoked", extra={"fault": str(error)})  # noqa: TRY400 - a traceback tells nothing
+        return error
+    return None

@@ -59,7 +59,9 @@ class BridgeSettings:
     """One bridge's settings."""
 
     server: str = setting("URL of the cloud side that this bridge dials.", parse=_http_url)
-    credential_file: Path = setting("JSON file with bridge_id and credential, written by pairing, mode 0600.")
+    credential_file: Path = setting(
+        "JSON file with the credential and its private key, written by pairing, mode 0600."
+    )
     name: str = setting("Name under which people see this machine.", default=platform.node()[:128] or "bridge")
     engines: tuple[str, ...] = setting(
         "URLs of model engines, separated by commas; empty to look on the well-known local ports. "
@@ -85,6 +87,10 @@ class BridgeSettings:
     journal_bytes: int = setting("Bytes of memory for answers kept for re-attaching.", default=64 * 1024 * 1024)
     connect_timeout: float = setting("Seconds to wait for a connection to an engine.", default=5.0, parse=_positive)
     drain_grace: float = setting("Seconds for which running answers may end at a stop.", default=5.0, parse=_positive)
+    pairing_key: str = setting(
+        "API key that pairs this machine when it starts unpaired and nobody is there to confirm it.",
+        default="",
+    )
     leash_fd: int | None = setting(
         "Descriptor whose end tells that the starting process is gone; unset for none.", default=None
     )

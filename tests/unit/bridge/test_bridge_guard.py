@@ -10,6 +10,7 @@ from cloudtolocalllm.bridge.guard import (
     SWITCHED,
     ApiFamily,
     JournalRoute,
+    KeysRoute,
     Route,
     RouteRefusedError,
     admit,
@@ -217,6 +218,9 @@ def test_whatever_the_target_only_table_paths_are_asked_for(method: str, target:
         return
     if isinstance(route, JournalRoute):
         assert target.partition("?")[0] == f"/c2l/exchanges/{route.exchange_id}"
+        return
+    if isinstance(route, KeysRoute):
+        assert (method, target.partition("?")[0]) == ("GET", "/c2l/keys")
         return
     assert route.path in ENGINE_PATHS
     assert route.path not in ("/api/create", "/api/push")

@@ -1,13 +1,10 @@
 """Settings and the credential's file."""
 
-import os
-import stat
 from pathlib import Path
 
 import pytest
 
 from cloudtolocalllm.bridge.control import websocket_url
-from cloudtolocalllm.bridge.pairing import Credential, PairingError
 from cloudtolocalllm.bridge.settings import BridgeSettings
 from cloudtolocalllm.runtime.settings import SettingsError, describe, load
 
@@ -58,29 +55,6 @@ def test_faults_name_the_setting_and_not_the_value(name: str, value: str) -> Non
 
 def test_every_setting_is_described() -> None:
     assert all(setting.help.endswith(".") for setting in describe(BridgeSettings, PREFIX))
-
-
-def test_the_credential_is_kept_for_its_owner_only(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "credential.json"
-    Credential("br-1", "secret").save(path)
-    Credential("br-2", "secret-2").save(path)
-    assert Credential.load(path) == Credential("br-2", "secret-2")
-    if os.name == "posix":
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [entry.name for entry in path.parent.iterdir()] == ["credential.json"]
-    assert "secret" not in repr(Credential.load(path))
-
-
-@pytest.mark.parametrize(
-    "content",
-    [None, "", "{}", "[]", '{"bridge_id": "a", "credential": 1}', '{"bridge_id": "a", "credential": "b\\r\\nc"}'],
-)
-def test_a_broken_credential_file_says_how_to_mend_it(tmp_path: Path, content: str | None) -> None:
-    path = tmp_path / "credential.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(PairingError, match="pair this bridge"):
-        Credential.load(path)
 
 
 def test_websocket_urls() -> None:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from cloudtolocalllm.auth.scopes import NO_SCOPE, KeyScope
 from cloudtolocalllm.bridge.naming import canonical
 from cloudtolocalllm.contracts.problems import CONTENT_TYPE
 from cloudtolocalllm.runtime.http1 import Response
@@ -79,14 +80,21 @@ def is_ours(response: Response) -> bool:
     return any(name.startswith(b"c2l-") for name, _ in response.headers)
 
 
-def joined(responses: list[Response], member: str) -> bytes:
-    """Return one JSON answer with the lists of several; of entries with the same name the first stays."""
+def joined(responses: list[Response], member: str, scope: KeyScope = NO_SCOPE) -> bytes:
+    """Return one JSON answer with the lists of several; of entries with the same name the first stays.
+
+    Args:
+        responses: The engines'.
+        member: Which holds the list.
+        scope: An entry with any name out of it is left out.
+    """
     merged: list[dict[str, Any]] = []
     seen: set[str] = set()
     for response in responses:
         for item in members(response, member) or []:
             name = str(item.get("id") or item.get("model") or item.get("name") or "")
-            if name not in seen:
+            names = [item[key] for key in ("id", "model", "name") if isinstance(item.get(key), str)]
+            if name not in seen and all(scope.allows_model(spelling) for spelling in names or [""]):
                 seen.add(name)
                 merged.append(item)
     value: dict[str, Any] = {"object": "list", "data": merged} if member == "data" else {member: merged}

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
+from cloudtolocalllm.auth.scopes import NO_SCOPE, KeyScope
 from cloudtolocalllm.bridge.engines.answers import joined
 from cloudtolocalllm.bridge.engines.engine import LIST_LIMIT, Engine
 from cloudtolocalllm.bridge.guard import ApiFamily, Route
@@ -87,8 +88,12 @@ class Catalog:
             )
         return rank(engines, models[-1] if models else None)
 
-    async def merged(self, route: Route) -> bytes:
+    async def merged(self, route: Route, scope: KeyScope = NO_SCOPE) -> bytes:
         """Return the JSON answer that joins the lists of all engines of a family.
+
+        Args:
+            route: Which list.
+            scope: Of who asks; models out of it are not listed.
 
         Raises:
             RefusalError: None of them answers.
@@ -98,7 +103,7 @@ class Catalog:
         whole = [answer for answer in answers if answer is not None]
         if not whole:
             raise RefusalError(Problem.ENGINE_UNREACHABLE, "None of the engines at home answers; see that one runs.")
-        return joined(whole, route.merged)
+        return joined(whole, route.merged, scope)
 
     async def _listed(self, engine: Engine, route: Route) -> Response | None:
         try:

@@ -1,0 +1,290 @@
+"""The home's own list of the user's API keys: what they are called, what they were used for, which are revoked.
+
+The cloud knows no key, only its own signature. What it says of a key is believed the first time; from then on the
+list stands, and a key that is revoked here is refused whatever the cloud says.
+
+One SQLite file of mode 0600 beside the credential, mirrored in memory. The local owner's commands write to it while
+the bridge runs, so it is looked at for changes before a key is judged.
+"""
+
+import json
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloudtolocalllm.auth.scopes import NO_SCOPE, KeyScope
+from cloudtolocalllm.bridge.identity import PairingError
+from cloudtolocalllm.contracts.control import KeyAdded, KeyRevoked
+from cloudtolocalllm.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+MAX_KEYS = 4096
+"""Keys in the list; a new one more is not taken."""
+MAX_NAME = 128
+"""Characters of a key's name."""
+KEPT_AFTER = 7 * 86_400.0
+"""Seconds that an expired key stays in the list."""
+UNKNOWN_LIFE = 367 * 86_400.0
+"""Seconds for which the revocation of a key that was never met is kept: longer than any key lives."""
+USE_NOTED = 60.0
+"""Seconds between two notes in the file of a key's last use."""
+BUSY_TIMEOUT = 0.5
+"""Seconds that a write waits for another process's."""
+DAY = 86_400
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_COLUMNS = "id, name, scope, created, expires, last_used, revoked, day, tokens"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS keys (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, scope TEXT NOT NULL, created INTEGER NOT NULL, expires INTEGER NOT NULL,
+    last_used REAL, revoked REAL, day INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0
+)
+"""
+
+
+class KeyListError(PairingError):
+    """The list beside the credential cannot be opened; the text says how to mend it."""
+
+
+class KeyListFullError(Exception):
+    """There is no room for another key."""
+
+
+@dataclass(slots=True)
+class ListedKey:
+    """One key. Times are seconds since the epoch."""
+
+    id: str
+    name: str
+    """"" for one that this home met before it was told of it."""
+    scope: KeyScope
+    created: int
+    expires: int
+    last_used: float | None = None
+    revoked: float | None = None
+    """When it was revoked; None for never."""
+    day: int = 0
+    """The day of UTC that `tokens` counts, in days since the epoch."""
+    tokens: int = 0
+    noted: float = 0.0
+    """When `last_used` was last written to the file."""
+
+    def to_json(self, now: float) -> dict[str, Any]:
+        """Return its entry in the answer of GET /c2l/keys."""
+        scope = self.scope
+        return {
+            "id": self.id,
+            "name": self.name or self.id,
+            "created": self.created,
+            "expires": self.expires,
+            "last_used": self.last_used,
+            "revoked": self.revoked is not None,
+            "routes": list(scope.routes) or None,
+            "models": list(scope.models) or None,
+            "requests_per_minute": scope.requests_per_minute,
+            "tokens_per_day": scope.tokens_per_day,
+            "tokens_today": self.tokens_on(now),
+            "bridge": scope.bridge,
+        }
+
+    def tokens_on(self, now: float) -> int:
+        """Return how many tokens were counted on the day of `now`."""
+        return self.tokens if self.day == int(now // DAY) else 0
+
+
+def key_list_path(credential_file: Path) -> Path:
+    """Return where the list of the bridge with this credential is."""
+    return credential_file.with_suffix(".keys.db")
+
+
+class KeyList:
+    """The list. Every call takes some ten microseconds, so it is used on the loop's thread."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """Open the list, made first if there is none.
+
+        Args:
+            path: Of its file.
+            clock: For expiry and days.
+
+        Raises:
+            KeyListError: It cannot be opened or is malformed.
+        """
+        self._clock = clock
+        self._keys: dict[str, ListedKey] = {}
+        self._version = -1
+        self.on_revoked: Callable[[str], None] = lambda key_id: None
+        """Called with the id of a key that was not revoked before."""
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            path.chmod(0o600)
+            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # A power cut may cost the last seconds' counts, never the list: revocations are written through.
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute(_SCHEMA)
+            self._db.execute("DELETE FROM keys WHERE expires < ?", (clock.wall() - KEPT_AFTER,))
+            self._load()
+        except (OSError, sqlite3.Error, ValueError) as error:
+            raise KeyListError(
+                f"expected the list of API keys in {path} ({type(error).__name__}); restore it from a backup, or "
+                "revoke all API keys in the web app and delete it"
+            ) from None
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[ListedKey]:
+        return iter(sorted(self._keys.values(), key=lambda key: (key.created, key.id)))
+
+    def find(self, key_id: str) -> ListedKey | None:
+        """Return a key."""
+        return self._keys.get(key_id)
+
+    def refresh(self) -> None:
+        """Take over what other processes wrote."""
+        try:
+            if self._data_version() != self._version:
+                self._load()
+        except (sqlite3.Error, ValueError):
+            log.exception("the list of API keys cannot be read; what is known of it holds")
+
+    def add(self, key_id: str, name: str, scope: KeyScope, *, created: int, expires: int) -> ListedKey:
+        """Put a key on the list; of one that is there, only a missing name is taken.
+
+        Raises:
+            KeyListFullError: There is no room.
+        """
+        key = self._keys.get(key_id)
+        if key is not None:
+            if name and not key.name and key.created:
+                key.name = name[:MAX_NAME]
+                self._write("UPDATE keys SET name = ? WHERE id = ?", (key.name, key_id))
+            return key
+        self._make_room()
+        key = ListedKey(key_id, name[:MAX_NAME], scope, created, expires)
+        self._insert(key)
+        return key
+
+    def revoke(self, key_id: str) -> None:
+        """Revoke a key for good, also one that was never met."""
+        now = self._clock.wall()
+        key = self._keys.get(key_id)
+        if key is None:
+            try:
+                self._make_room()
+            except KeyListFullError:
+                log.error("no room to note the revocation of an unknown key", extra={"key": key_id})  # noqa: TRY400
+                return
+            self._insert(ListedKey(key_id, "", NO_SCOPE, 0, int(now + UNKNOWN_LIFE), revoked=now))
+        elif key.revoked is None:
+            key.revoked = now
+            self._write("UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, key_id), durable=True)
+        else:
+            return
+        self.on_revoked(key_id)
+
+    def take(self, message: KeyAdded | KeyRevoked) -> None:
+        """Take over what the cloud says of a key."""
+        if not _KEY.fullmatch(message.key_id):
+            log.warning("the server told of a key whose id is none")
+            return
+        if isinstance(message, KeyRevoked):
+            self.revoke(message.key_id)
+            return
+        try:
+            scope = KeyScope.from_json(json.loads(message.scope))
+            self.add(message.key_id, message.name, scope, created=message.created, expires=message.expires)
+        except (ValueError, AttributeError, RecursionError):
+            log.warning("the server told of a key in a way that is not understood", extra={"key": message.key_id})
+        except KeyListFullError:
+            log.error("the list of API keys is full", extra={"key": message.key_id})  # noqa: TRY400 - no traceback helps
+
+    def used(self, key: ListedKey) -> None:
+        """Note that a key was used now."""
+        now = key.last_used = self._clock.wall()
+        if now - key.noted >= USE_NOTED:
+            key.noted = now
+            self._write("UPDATE keys SET last_used = ? WHERE id = ?", (now, key.id))
+
+    def spend(self, key_id: str, tokens: int) -> None:
+        """Count tokens on today's account of a key."""
+        key = self._keys.get(key_id)
+        if key is None or tokens <= 0:
+            return
+        now = self._clock.wall()
+        key.tokens = key.tokens_on(now) + tokens
+        key.day = int(now // DAY)
+        self._write("UPDATE keys SET day = ?, tokens = ? WHERE id = ?", (key.day, key.tokens, key_id))
+
+    def close(self) -> None:
+        """Write what is not yet written, and let go of the file."""
+        for key in self._keys.values():
+            if key.last_used is not None and key.last_used > key.noted:
+                self._write("UPDATE keys SET last_used = ? WHERE id = ?", (key.last_used, key.id))
+        self._db.close()
+
+    def _make_room(self) -> None:
+        if len(self._keys) < MAX_KEYS:
+            return
+        gone = self._clock.wall() - KEPT_AFTER
+        for key in [key for key in self._keys.values() if key.expires < gone]:
+            del self._keys[key.id]
+        self._write("DELETE FROM keys WHERE expires < ?", (gone,))
+        if len(self._keys) >= MAX_KEYS:
+            raise KeyListFullError
+
+    def _insert(self, key: ListedKey) -> None:
+        self._keys[key.id] = key
+        values = (key.id, key.name, json.dumps(key.scope.to_json()), key.created, key.expires, key.revoked)
+        self._write(
+            "INSERT INTO keys (id, name, scope, created, expires, revoked) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET revoked = coalesce(revoked, excluded.revoked)",
+            values,
+            durable=key.revoked is not None,
+        )
+
+    def _write(self, statement: str, values: tuple[object, ...], *, durable: bool = False) -> None:
+        """Write through; what cannot be written holds in memory as long as this process lives."""
+        try:
+            self._db.execute(statement, values)
+            if durable:  # so that not even a power cut brings a revoked key back
+                self._db.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+        except sqlite3.Error:
+            log.exception("the list of API keys cannot be written; see that the disk is not full")
+
+    def _data_version(self) -> int:
+        """Return a number that changes when another connection has written."""
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    def _load(self) -> None:
+        version = self._data_version()
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM keys LIMIT ?", (MAX_KEYS,))  # noqa: S608 - a constant
+        loaded = {}
+        for id_, name, scope, created, expires, last_used, revoked, day, tokens in rows:
+            known = self._keys.get(id_)
+            said = KeyScope.from_json(json.loads(scope))
+            key = ListedKey(id_, name, said, created, expires, last_used, revoked, day, tokens, last_used or 0.0)
+            if known is not None:
+                _keep_unwritten(key, known)
+            loaded[id_] = key
+        before, self._keys, self._version = self._keys, loaded, version
+        for key in loaded.values():
+            known = before.get(key.id)
+            if key.revoked is not None and known is not None and known.revoked is None:
+                self.on_revoked(key.id)
+
+
+def _keep_unwritten(key: ListedKey, known: ListedKey) -> None:
+    """Keep what this process knows better than the file: it alone counts, and writes uses seldom."""
+    key.last_used, key.noted = known.last_used or key.last_used, known.noted
+    key.day, key.tokens = known.day, known.tokens
+    key.revoked = key.revoked if known.revoked is None else known.revoked
