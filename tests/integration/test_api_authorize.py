@@ -1,15 +1,21 @@
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.support.api_parts import HOST, MARK, ORIGIN, Person, RunningApi, question, received, running_api
+from tests.support.api_parts import HOST, MARK, ORIGIN, Paired, Person, RunningApi, question, received, running_api
+from tests.support.eventually import eventually
 from websockets.asyncio.client import ClientConnection
 
 from cloudtolocalllm.auth import assertion
 from cloudtolocalllm.auth.assertion import BRIDGE, CLIENT, Assertion
+from cloudtolocalllm.auth.dpop import ProofKey
+from cloudtolocalllm.auth.keys import DAY, KeyScope, mint_key
+from cloudtolocalllm.auth.signing import KeyRing
 from cloudtolocalllm.contracts.control import Wake
 
 
@@ -19,11 +25,10 @@ async def api(tmp_path: Path) -> AsyncIterator[RunningApi]:
         yield running
 
 
-def paired(api: RunningApi) -> tuple[Person, str, str]:
-    """Return a person, a bridge's id, and its credential."""
+async def paired(api: RunningApi) -> tuple[Person, Paired]:
+    """Return a person and their bridge."""
     person = api.person()
-    record, credential = api.store.create_bridge(person.id, "Desktop")
-    return person, record.id, credential
+    return person, await api.pair(person.id)
 
 
 def refusal(response: httpx.Response) -> tuple[int, str, str]:
@@ -47,6 +52,14 @@ def claims_of(api: RunningApi, response: httpx.Response, user: str, kind: str) -
     )
 
 
+async def woken(socket: ClientConnection) -> str:
+    """Return for which proxy the next message wakes a bridge."""
+    message = await received(socket)
+    assert isinstance(message, Wake)
+    assert len(message.nonce) == 32, "so that the dial takes one round trip"
+    return message.instance
+
+
 async def no_more(socket: ClientConnection) -> bool:
     try:
         await received(socket, 0.2)
@@ -56,20 +69,20 @@ async def no_more(socket: ClientConnection) -> bool:
 
 
 async def test_a_key_is_led_to_its_users_proxy_and_the_bridge_is_woken(api: RunningApi) -> None:
-    person, bridge, credential = paired(api)
-    async with api.bridge(credential) as socket:
+    person, bridge = await paired(api)
+    async with api.bridge(bridge) as socket:
         fields = {**person.headers, "x-request-id": "r-1"}
         response = await api.authorize("POST", "/v1/chat/completions?x=1", fields)
         claims = claims_of(api, response, person.id, CLIENT)
-        assert (claims.user, claims.subject, claims.bridges) == (person.id, person.key_id, (bridge,))
+        assert (claims.user, claims.subject, claims.bridges) == (person.id, person.key_id, (bridge.id,))
         assert claims.expires - claims.issued == 60
         assert claims.request_id == "r-1"
-        assert await received(socket) == Wake(claims.instance)
+        assert await woken(socket) == claims.instance
 
 
 async def test_x_api_key_and_session_come_in_too(api: RunningApi) -> None:
-    person, _, credential = paired(api)
-    async with api.bridge(credential), await api.sign_in(person.id) as browser:
+    person, bridge = await paired(api)
+    async with api.bridge(bridge), await api.sign_in(person.id) as browser:
         response = await api.authorize("POST", "/anthropic/v1/messages", {"x-api-key": person.key})
         assert claims_of(api, response, person.id, CLIENT).subject == person.key_id
         fields = question("GET", "/v1/models", {**MARK, "origin": ORIGIN, "sec-fetch-site": "same-origin"})
@@ -90,8 +103,8 @@ async def test_x_api_key_and_session_come_in_too(api: RunningApi) -> None:
     ],
 )
 async def test_a_session_from_another_sites_page_is_refused(api: RunningApi, fields: dict[str, str]) -> None:
-    person, _, credential = paired(api)
-    async with api.bridge(credential) as socket, await api.sign_in(person.id) as browser:
+    person, bridge = await paired(api)
+    async with api.bridge(bridge) as socket, await api.sign_in(person.id) as browser:
         response = await browser.get("/internal/authorize", headers=question("GET", "/v1/models", fields))
         assert refusal(response) == (403, "403", "forbidden")
         assert await no_more(socket)
@@ -111,8 +124,8 @@ async def test_a_session_from_another_sites_page_is_refused(api: RunningApi, fie
     ],
 )
 async def test_nobody_is_refused(api: RunningApi, uri: str, fields: dict[str, str]) -> None:
-    person, _, credential = paired(api)
-    async with api.bridge(credential):
+    person, bridge = await paired(api)
+    async with api.bridge(bridge):
         filled = {name: value.format(key=person.key) for name, value in fields.items()}
         response = await api.authorize("GET", uri.format(key=person.key), filled)
     assert refusal(response) == (401, "401", "unauthenticated")
@@ -120,18 +133,18 @@ async def test_nobody_is_refused(api: RunningApi, uri: str, fields: dict[str, st
 
 
 async def test_ambiguous_credentials_are_refused(api: RunningApi) -> None:
-    person, _, credential = paired(api)
+    person, bridge = await paired(api)
     other = api.person()
     fields = question("GET", "/v1/models", {"authorization": f"Bearer {person.key}", "x-api-key": other.key})
-    async with api.bridge(credential), api.client() as client:
+    async with api.bridge(bridge), api.client() as client:
         assert refusal(await client.get("/internal/authorize", headers=fields)) == (403, "400", "bad-request")
         twice = [*question("GET", "/v1/models").items(), *([("authorization", f"Bearer {person.key}")] * 2)]
         assert refusal(await client.get("/internal/authorize", headers=twice)) == (403, "400", "bad-request")
 
 
 async def test_preflights_and_other_routes_are_refused(api: RunningApi) -> None:
-    person, _, credential = paired(api)
-    async with api.bridge(credential):
+    person, bridge = await paired(api)
+    async with api.bridge(bridge):
         preflight = await api.authorize("OPTIONS", "/v1/models", person.headers)
         assert refusal(preflight) == (403, "403", "forbidden")
         assert refusal(await api.authorize("GET", "/api/bridge", person.headers)) == (403, "404", "not-found")
@@ -141,53 +154,98 @@ async def test_what_stands_in_the_way_is_told_apart(api: RunningApi) -> None:
     person = api.person()
     response = await api.authorize("GET", "/v1/models", person.headers)
     assert refusal(response) == (403, "503", "no-bridge-paired")
-    _, credential = api.store.create_bridge(person.id, "Früh")
+    bridge = await api.pair(person.id, "Früh")
     response = await api.authorize("GET", "/v1/models", person.headers)
     assert refusal(response) == (403, "503", "bridge-offline")
     assert response.headers["c2l-detail"] == '"Fr?h" has not connected yet.'
-    async with api.bridge(credential):
+    async with api.bridge(bridge):
         assert (await api.authorize("GET", "/v1/models", person.headers)).status_code == 200
-    for _ in range(100):
-        response = await api.authorize("GET", "/v1/models", person.headers)
-        if response.status_code == 403 and "offline since" in response.headers["c2l-detail"]:
-            break
-        await asyncio.sleep(0.05)
+    response = await eventually(
+        lambda: api.authorize("GET", "/v1/models", person.headers),
+        lambda r: "offline since" in r.headers.get("c2l-detail", ""),
+    )
     assert refusal(response) == (403, "503", "bridge-offline")
-    assert "offline since" in response.headers["c2l-detail"]
+
+
+def dial(api: RunningApi, bridge: Paired, *, method: str = "GET", path: str = "/ws/tunnel") -> dict[str, str]:
+    """Return the fields of a bridge's request, with a proof of its own."""
+    return bridge.headers(path, api.nonce(), method=method)
 
 
 async def test_a_bridge_opens_its_tunnel_and_nothing_else(api: RunningApi) -> None:
-    person, bridge, credential = paired(api)
-    fields = {"authorization": f"Bearer {credential}"}
-    claims = claims_of(api, await api.authorize("GET", "/ws/tunnel", fields), person.id, BRIDGE)
-    assert (claims.user, claims.subject, claims.bridges) == (person.id, bridge, ())
-    assert refusal(await api.authorize("GET", "/v1/models", fields)) == (403, "403", "forbidden")
+    person, bridge = await paired(api)
+    claims = claims_of(api, await api.authorize("GET", "/ws/tunnel?x=1", dial(api, bridge)), person.id, BRIDGE)
+    assert (claims.user, claims.subject, claims.bridges) == (person.id, bridge.id, ())
+    data = await api.authorize("GET", "/v1/models", dial(api, bridge, path="/v1/models"))
+    assert refusal(data) == (403, "403", "forbidden")
     assert refusal(await api.authorize("GET", "/ws/tunnel", person.headers)) == (403, "403", "forbidden")
-    assert refusal(await api.authorize("POST", "/ws/tunnel", fields)) == (403, "405", "method-not-allowed")
-    api.store.delete_bridge(person.id, bridge)
-    assert refusal(await api.authorize("GET", "/ws/tunnel", fields)) == (401, "401", "unauthenticated")
+    posted = await api.authorize("POST", "/ws/tunnel", dial(api, bridge, method="POST"))
+    assert refusal(posted) == (403, "405", "method-not-allowed")
+    await api.registry.revoke(person.id, bridge.id)
+    assert await eventually_refused(api, bridge) == (401, "401", "unauthenticated")
+
+
+async def eventually_refused(api: RunningApi, bridge: Paired) -> tuple[int, str, str]:
+    """Return how a bridge is refused that another process revoked: it holds within a second or so."""
+    response = await eventually(
+        lambda: api.authorize("GET", "/ws/tunnel", dial(api, bridge)), lambda r: r.status_code != 200, within=2
+    )
+    return refusal(response)
+
+
+async def test_a_bridges_credential_without_a_fresh_proof_of_its_own_opens_nothing(api: RunningApi) -> None:
+    person, bridge = await paired(api)
+    thief = replace(bridge, key=ProofKey.generate())
+    other = await api.pair(api.person().id)
+    good = dial(api, bridge)
+    for fields in (
+        {"authorization": f"Bearer {bridge.credential}"},
+        {"x-api-key": bridge.credential},
+        {"authorization": f"DPoP {bridge.credential}"},
+        {"authorization": f"DPoP {person.key}", "dpop": good["dpop"]},
+        {**good, "authorization": f"DPoP {other.credential}"},
+        dial(api, thief),
+        dial(api, bridge, method="POST"),
+        dial(api, bridge, path="/ws/bridge"),
+        bridge.headers("/ws/tunnel"),
+        bridge.headers("/ws/tunnel", "A" * 32),
+    ):
+        response = await api.authorize("GET", "/ws/tunnel", fields)
+        assert refusal(response) == (401, "401", "unauthenticated"), fields
+    assert (await api.authorize("GET", "/ws/tunnel", good)).status_code == 200
+    assert refusal(await api.authorize("GET", "/ws/tunnel", good)) == (401, "401", "unauthenticated"), "used before"
+    assert api.manager.puts() == 1
+
+
+async def test_a_bridge_is_given_the_nonce_that_it_needs(api: RunningApi) -> None:
+    _, bridge = await paired(api)
+    response = await api.authorize("GET", "/ws/tunnel", bridge.headers("/ws/tunnel"))
+    assert refusal(response) == (401, "401", "unauthenticated")
+    nonce = response.headers["c2l-dpop-nonce"]
+    again = await api.authorize("GET", "/ws/tunnel", bridge.headers("/ws/tunnel", nonce))
+    assert again.status_code == 200
 
 
 async def test_the_manager_is_asked_once_for_many_and_again_when_told(api: RunningApi) -> None:
-    person, _, credential = paired(api)
+    person, bridge = await paired(api)
     api.manager.delay = 0.1
-    async with api.bridge(credential) as socket:
+    async with api.bridge(bridge) as socket:
         answers = await asyncio.gather(*(api.authorize("GET", "/v1/models", person.headers) for _ in range(10)))
         assert {answer.status_code for answer in answers} == {200}
         assert api.manager.puts() == 1
-        first = await received(socket)
+        first = await woken(socket)
         assert await no_more(socket)
         fresh = await api.authorize("GET", "/v1/models", {**person.headers, "c2l-fresh": "1"})
         claims = claims_of(api, fresh, person.id, CLIENT)
         assert api.manager.asked[-1][1].endswith("?check=true")
-        second = await received(socket)
-        assert second == Wake(claims.instance)
+        second = await woken(socket)
+        assert second == claims.instance
         assert second != first
 
 
 async def test_a_full_or_mute_manager_is_overload(api: RunningApi) -> None:
-    person, _, credential = paired(api)
-    async with api.bridge(credential) as socket:
+    person, bridge = await paired(api)
+    async with api.bridge(bridge) as socket:
         api.manager.capacity = 0
         response = await api.authorize("GET", "/v1/models", person.headers)
         assert refusal(response) == (403, "503", "overloaded")
@@ -202,42 +260,41 @@ async def test_a_full_or_mute_manager_is_overload(api: RunningApi) -> None:
 
 
 async def test_a_bridge_that_connects_while_a_request_waits_is_woken(api: RunningApi) -> None:
-    person, _, credential = paired(api)
-    async with api.bridge(credential) as socket:
+    person, bridge = await paired(api)
+    async with api.bridge(bridge) as socket:
         assert (await api.authorize("GET", "/v1/models", person.headers)).status_code == 200
-        woken = await received(socket)
-    async with api.bridge(credential) as socket:
-        assert await received(socket) == woken
+        first = await woken(socket)
+    async with api.bridge(bridge) as socket:
+        assert await woken(socket) == first
 
 
 async def test_two_bridges_are_named_the_latest_first(api: RunningApi) -> None:
-    person, first, credential = paired(api)
-    second, other = api.store.create_bridge(person.id, "Laptop")
-    async with api.bridge(other), api.bridge(credential):
+    person, first = await paired(api)
+    second = await api.pair(person.id, "Laptop")
+    async with api.bridge(second), api.bridge(first):
         claims = claims_of(api, await api.authorize("GET", "/v1/x", person.headers), person.id, CLIENT)
-        assert claims.bridges == (first, second.id)
+        assert claims.bridges == (first.id, second.id)
 
 
 async def test_users_are_apart(api: RunningApi) -> None:
-    alice, bridge, credential = paired(api)
+    alice, bridge = await paired(api)
     bob = api.person()
-    async with api.bridge(credential) as socket:
+    async with api.bridge(bridge) as socket:
         # Bob has no bridge: Alice's does not serve him, is not named to him, and is not woken by him.
         response = await api.authorize("GET", "/v1/models", bob.headers)
         assert refusal(response) == (403, "503", "no-bridge-paired")
-        other, other_credential = api.store.create_bridge(bob.id, "Bob's")
-        async with api.bridge(other_credential) as his:
+        other = await api.pair(bob.id, "Bob's")
+        async with api.bridge(other) as his:
             minted = await api.authorize("GET", "/v1/models", bob.headers)
             claims = claims_of(api, minted, bob.id, CLIENT)
             assert (claims.user, claims.bridges) == (bob.id, (other.id,))
-            assert await received(his) == Wake(claims.instance)
+            assert await woken(his) == claims.instance
             assert await no_more(socket)
             hers = claims_of(api, await api.authorize("GET", "/v1/models", alice.headers), alice.id, CLIENT)
-            assert hers.bridges == (bridge,)
+            assert hers.bridges == (bridge.id,)
             assert hers.instance != claims.instance
         # Bob's bridge never gets into Alice's proxy.
-        fields = {"authorization": f"Bearer {other_credential}"}
-        tunnel = claims_of(api, await api.authorize("GET", "/ws/tunnel", fields), bob.id, BRIDGE)
+        tunnel = claims_of(api, await api.authorize("GET", "/ws/tunnel", dial(api, other)), bob.id, BRIDGE)
         assert tunnel.instance == claims.instance
         # The assertion of one is none for the proxy of the other.
         text = minted.headers["c2l-assertion"]
@@ -247,18 +304,78 @@ async def test_users_are_apart(api: RunningApi) -> None:
 
 
 async def test_nobody_touches_anothers_by_guessed_ids(api: RunningApi) -> None:
-    alice, bridge, credential = paired(api)
+    alice, bridge = await paired(api)
     bob = api.person()
-    async with api.bridge(credential) as socket, api.client(**bob.headers) as client:
+    async with api.bridge(bridge) as socket, api.client(**bob.headers) as client:
         assert (await client.get("/api/bridge")).json() == []
-        assert (await client.patch(f"/api/bridge/{bridge}", json={"name": "stolen"})).status_code == 404
-        assert (await client.delete(f"/api/bridge/{bridge}")).status_code == 404
+        assert (await client.patch(f"/api/bridge/{bridge.id}", json={"name": "stolen"})).status_code == 404
+        assert (await client.delete(f"/api/bridge/{bridge.id}")).status_code == 404
         assert (await client.get("/api/streaming/status")).json()["bridges"] == []
         assert (await api.authorize("GET", "/v1/x", alice.headers)).status_code == 200
         assert (await client.delete("/api/streaming/proxy")).status_code == 204
         assert alice.id in api.manager.instances
         assert isinstance(await received(socket), Wake)
     async with await api.sign_in(bob.id) as browser:
-        gone = await browser.delete(f"/api/auth/keys/{alice.key_id}", headers=MARK)
-        assert gone.status_code == 404
-    assert api.store.find_key(alice.key_id) is not None
+        await browser.delete(f"/api/auth/keys/{alice.key_id}", headers=MARK)
+    # What Bob revokes is a key of Bob's, whatever its id: Alice's goes on.
+    offline = await api.authorize("GET", "/v1/x", alice.headers)
+    assert offline.headers.get("c2l-problem") in (None, "bridge-offline")
+
+
+async def test_a_key_of_one_user_with_the_bridge_of_another_reaches_nothing(api: RunningApi) -> None:
+    _, hers = await paired(api)
+    bob = api.person(KeyScope(bridge=hers.id))
+    his = await api.pair(bob.id)
+    async with api.bridge(hers) as socket, api.bridge(his):
+        assert refusal(await api.authorize("GET", "/v1/models", bob.headers)) == (403, "403", "key-scope")
+        assert await no_more(socket)
+    assert api.manager.puts() == 0
+
+
+async def test_a_key_reaches_what_its_scope_says(api: RunningApi) -> None:
+    person, desktop = await paired(api)
+    laptop = await api.pair(person.id, "Laptop")
+    narrow = api.key_of(person.id, KeyScope(("/v1/",), ("qwen*",), 60, 1000, desktop.id))
+    async with api.bridge(desktop), api.bridge(laptop):
+        claims = claims_of(api, await api.authorize("GET", "/v1/models", narrow.headers), person.id, CLIENT)
+        assert claims.bridges == (desktop.id,)
+        assert (claims.via, claims.key_requests_per_minute) == (assertion.KEY, 60)
+        scope = json.loads(claims.scope)
+        assert (scope["mdl"], scope["tpd"]) == (["qwen*"], 1000)
+        refused = await api.authorize("POST", "/ollama/api/chat", narrow.headers)
+        assert refusal(refused) == (403, "403", "key-scope")
+        wide = claims_of(api, await api.authorize("GET", "/ollama/x", person.headers), person.id, CLIENT)
+        assert set(wide.bridges) == {desktop.id, laptop.id}
+        assert wide.limits == claims.limits == api.settings.user_limits
+
+
+async def test_a_key_that_another_process_revokes_is_refused_within_a_second_or_so(api: RunningApi) -> None:
+    person, bridge = await paired(api)
+    other = api.key_of(person.id)
+    async with api.bridge(bridge):
+        assert (await api.authorize("GET", "/v1/models", person.headers)).status_code == 200
+        await api.revoke_key(person)
+        response = await eventually(
+            lambda: api.authorize("GET", "/v1/models", person.headers), lambda r: r.status_code != 200, within=2
+        )
+        assert refusal(response) == (401, "401", "unauthenticated")
+        assert (await api.authorize("GET", "/v1/models", other.headers)).status_code == 200
+
+
+async def test_a_key_that_expired_is_refused(api: RunningApi) -> None:
+    person, bridge = await paired(api)
+    short = api.key_of(person.id, lifetime=1.0)
+    async with api.bridge(bridge):
+        response = await eventually(
+            lambda: api.authorize("GET", "/v1/models", short.headers), lambda r: r.status_code != 200
+        )
+        assert refusal(response) == (401, "401", "unauthenticated")
+
+
+async def test_a_key_of_another_installation_is_refused(api: RunningApi) -> None:
+    person, bridge = await paired(api)
+    scope = KeyScope()
+    _, foreign = mint_key(KeyRing.generate(), user=person.id, scope=scope, lifetime=DAY, now=time.time())
+    async with api.bridge(bridge):
+        response = await api.authorize("GET", "/v1/models", {"x-api-key": foreign})
+        assert refusal(response) == (401, "401", "unauthenticated")

@@ -24,7 +24,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def client(manager: ScriptedManager, clock: FakeClock) -> AsyncIterator[ManagerClient]:
-    made = ManagerClient(Endpoint(path=str(manager.path)), TOKEN, timeout=1.0, clock=clock)
+    made = ManagerClient(Endpoint(path=str(manager.path)), lambda: TOKEN, timeout=1.0, clock=clock)
     yield made
     await made.close()
 
@@ -98,11 +98,11 @@ async def test_anothers_instance_is_not_taken(client: ManagerClient, manager: Sc
 
 
 async def test_a_wrong_token_and_no_manager_are_failures(tmp_path: Path, manager: ScriptedManager) -> None:
-    stranger = ManagerClient(Endpoint(path=str(manager.path)), "another-token")
+    stranger = ManagerClient(Endpoint(path=str(manager.path)), lambda: "another-token")
     with pytest.raises(ManagerError, match="got 401"):
         await stranger.ensure("u_a")
     await stranger.close()
-    lonely = ManagerClient(Endpoint(path=str(tmp_path / "none.sock")), TOKEN)
+    lonely = ManagerClient(Endpoint(path=str(tmp_path / "none.sock")), lambda: TOKEN)
     with pytest.raises(ManagerError, match="does not answer"):
         await lonely.ensure("u_a")
     assert not await lonely.reachable()

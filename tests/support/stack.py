@@ -15,11 +15,15 @@ from typing import Any
 
 import psutil
 
-from cloudtolocalllm.api.store import Store
+from cloudtolocalllm.api.secrets import load_pseudonym_key, load_signing_ring
+from cloudtolocalllm.auth.keys import DAY, KeyScope, mint_key
+from cloudtolocalllm.auth.pseudonyms import owner_of, user_of
+from cloudtolocalllm.cli.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT = 40.0
 STOP_TIMEOUT = 30.0
+LIMITS = ("STREAMS", "REQUESTS_PER_MINUTE", "BYTES_PER_MINUTE")
 
 
 @dataclass(slots=True)
@@ -44,6 +48,28 @@ class Stack:
         """What authenticates a request."""
         return {"Authorization": f"Bearer {self.api_key}"}
 
+    @property
+    def run_dir(self) -> Path:
+        """The folder of the sockets."""
+        return Layout(self.data_dir).run
+
+    @property
+    def secrets_dir(self) -> Path:
+        """The cloud's keys."""
+        return self.data_dir / "cloud" / "secrets"
+
+    @property
+    def owner(self) -> str:
+        """The owner's user id."""
+        return owner_of(load_pseudonym_key(self.secrets_dir))
+
+    def new_user(self, name: str, scope: KeyScope | None = None) -> tuple[str, str]:
+        """Return the id and an API key of another user, as signing in with a provider would make them."""
+        user = user_of(load_pseudonym_key(self.secrets_dir), "https://issuer.test", name)
+        ring = load_signing_ring(self.secrets_dir)
+        _, key = mint_key(ring, user=user, scope=scope or KeyScope(), lifetime=DAY, now=time.time())
+        return user, key
+
     def processes(self) -> dict[str, psutil.Process]:
         """The parts' processes by name; each proxy as its instance id."""
         found: dict[str, psutil.Process] = {}
@@ -66,10 +92,7 @@ class Stack:
 
     def kill_proxy(self) -> int:
         """SIGKILL the owner's proxy and return its process id."""
-        store = Store(self.data_dir / "cloud" / "cloud.db")
-        owner = store.owner()
-        store.close()
-        (owned,) = [instance for instance in self.instances() if instance["user"] == owner]
+        (owned,) = [instance for instance in self.instances() if instance["user"] == self.owner]
         os.kill(owned["pid"], signal.SIGKILL)
         return int(owned["pid"])
 
@@ -81,7 +104,12 @@ class Stack:
 
 @contextlib.contextmanager
 def running_stack(
-    data_dir: Path, *, engines: Sequence[str] = (), port: int = 0, arguments: Sequence[str] = ()
+    data_dir: Path,
+    *,
+    engines: Sequence[str] = (),
+    port: int = 0,
+    arguments: Sequence[str] = (),
+    limited: bool = False,
 ) -> Iterator[Stack]:
     """Start `up` and stop it at the end.
 
@@ -90,6 +118,7 @@ def running_stack(
         engines: URLs; empty for the demo engine.
         port: 0 for any.
         arguments: More of the command line.
+        limited: Whether each user is limited, as by default; else tests that ask much meet no limit.
     """
     command = [sys.executable, "-m", "cloudtolocalllm", "up", "--json", "--no-browser", "--port", str(port)]
     command += ["--data-dir", str(data_dir), *arguments]
@@ -97,7 +126,11 @@ def running_stack(
         command += ["--engine", engine]
     if not engines and "--no-demo" not in arguments:
         command.append("--demo")
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    unlimited = {} if limited else {f"C2L_API_USER_{what}": "0" for what in LIMITS}
+    environment = {**os.environ, **unlimited}
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     errors: list[str] = []
     assert process.stdout is not None
     assert process.stderr is not None

@@ -4,19 +4,33 @@
 of the API, so it is plain ASGI without a framework.
 """
 
+import json
 import logging
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
+from cloudtolocalllm.api.audit import Auditor, Event, Reason
 from cloudtolocalllm.api.browser import AmbiguousError, Fields, fields_of, session_fault
-from cloudtolocalllm.api.identity import Identifier, Identity, Via, explicit_credential
+from cloudtolocalllm.api.identity import (
+    BridgeRefusedError,
+    BridgeVerifier,
+    Identifier,
+    Identity,
+    Via,
+    challenge,
+    explicit_credential,
+    is_bridge,
+)
 from cloudtolocalllm.api.manager_client import RETRY_AFTER, ManagerBusyError, ManagerClient, ManagerError
-from cloudtolocalllm.api.presence import Presences
-from cloudtolocalllm.api.store import Store
+from cloudtolocalllm.api.registry import Known, Registry
+from cloudtolocalllm.api.state import StateUnavailableError
 from cloudtolocalllm.api.waker import Waker
 from cloudtolocalllm.auth import assertion
-from cloudtolocalllm.auth.assertion import Assertion
+from cloudtolocalllm.auth.assertion import NO_LIMITS, Assertion, Limits
+from cloudtolocalllm.auth.keys import KeyClaims
+from cloudtolocalllm.auth.scopes import NO_SCOPE
 from cloudtolocalllm.contracts import authorize as contract
 from cloudtolocalllm.contracts.instances import Instance
 from cloudtolocalllm.contracts.problems import Problem
@@ -89,6 +103,10 @@ class Deny:
     detail: str
     retry_after: int | None = None
     """Seconds."""
+    nonce: str | None = None
+    """For a bridge's next proof."""
+    challenge: str | None = None
+    """What a bridge is told of its proof; the value of WWW-Authenticate."""
 
 
 def read(fields: Fields) -> Question:
@@ -104,7 +122,7 @@ def read(fields: Fields) -> Question:
         path=target.partition("?")[0],
         fresh=fields.get(contract.FRESH) == b"1",
         request_id=request_id.decode() if _REQUEST_ID.fullmatch(request_id) else "",
-        presented=explicit_credential(fields) is not None,
+        presented=explicit_credential(fields) is not None and not is_bridge(fields),
     )
 
 
@@ -124,11 +142,17 @@ def decide(question: Question, facts: Facts) -> Allow | Deny:
         return Deny(Problem.FORBIDDEN, "A bridge's credential opens its tunnel only; use an API key.")
     if identity.via is Via.SESSION and facts.session_fault is not None:
         return Deny(Problem.FORBIDDEN, facts.session_fault)
+    scope = NO_SCOPE if identity.key is None else identity.key.scope
+    if not scope.allows_route(question.path):
+        return Deny(Problem.KEY_SCOPE, "It is limited to other routes; make a key for this one.")
     if not facts.bridges:
         return Deny(Problem.NO_BRIDGE_PAIRED, "Pair the machine that runs your models first.")
-    connected = [bridge for bridge in facts.bridges if bridge.connected is not None]
+    bridges = tuple(bridge for bridge in facts.bridges if scope.bridge in (None, bridge.id))
+    if not bridges:
+        return Deny(Problem.KEY_SCOPE, "It is limited to a machine that is not paired any more; make a new key.")
+    connected = [bridge for bridge in bridges if bridge.connected is not None]
     if not connected:
-        return Deny(Problem.BRIDGE_OFFLINE, _offline(facts.bridges))
+        return Deny(Problem.BRIDGE_OFFLINE, _offline(bridges))
     # The most recently connected first: of two, it is the one that somebody just started.
     connected.sort(key=lambda bridge: bridge.connected or 0.0, reverse=True)
     return Allow(assertion.CLIENT, identity, tuple(connected[:MAX_BRIDGES]))
@@ -156,67 +180,92 @@ class Authorizer:
     def __init__(
         self,
         identifier: Identifier,
-        store: Store,
-        presences: Presences,
+        bridges: BridgeVerifier,
+        registry: Registry,
         manager: ManagerClient,
         waker: Waker,
         clock: Clock,
         *,
         scheme: str,
+        limits: Limits = NO_LIMITS,
+        auditor: Auditor | None = None,
     ) -> None:
         self._identifier = identifier
-        self._store = store
-        self._presences = presences
+        self._verifier = bridges
+        self._registry = registry
         self._manager = manager
         self._waker = waker
         self._clock = clock
         self._scheme = scheme
+        self._limits = limits
+        self._auditor = auditor or Auditor(None, service="api", clock=clock)
 
     async def answer(self, headers: Headers) -> tuple[int, Headers]:
         """Return the status and the fields of the answer to a question with these fields."""
         try:
             fields = fields_of(headers)
             question = read(fields)
-            decision = decide(question, self._facts(question, fields))
+            facts = await self._facts(question, fields)
+            decision = decide(question, facts)
         except AmbiguousError as error:
             decision = Deny(Problem.BAD_REQUEST, f"{error}.")
             return _denied(decision, None)
+        except StateUnavailableError as error:
+            log.warning("the state does not answer", extra={"cause": str(error)})
+            return _denied(Deny(Problem.OVERLOADED, "The server cannot look this up now; try again.", 1), None)
+        except BridgeRefusedError as error:
+            nonce = self._verifier.nonce()
+            deny = Deny(Problem.UNAUTHENTICATED, error.detail, nonce=nonce, challenge=challenge(error.error))
+            return _denied(deny, question)
         if isinstance(decision, Deny):
+            self._note(decision, facts, question)
             return _denied(decision, question)
         try:
             instance = await self._manager.ensure(decision.identity.user, fresh=question.fresh)
         except ManagerBusyError as error:
+            self._auditor.record(
+                Event.LIMIT_HIT,
+                user=decision.identity.user,
+                reason=Reason.CAPACITY,
+                request_id=question.request_id or None,
+            )
             full = Deny(Problem.OVERLOADED, "No streaming proxy can be started now; try again.", error.retry_after)
             return _denied(full, question)
         except ManagerError as error:
             log.warning("no proxy", extra={"cause": str(error), "request_id": question.request_id})
             mute = Deny(Problem.OVERLOADED, "The streaming proxy did not start in time.", RETRY_AFTER)
             return _denied(mute, question)
-        self._wake(decision, instance, question)
+        await self._wake(decision, instance, question)
         return 200, self._allowed(decision, instance, question)
 
-    def _facts(self, question: Question, fields: Fields) -> Facts:
+    def _note(self, deny: Deny, facts: Facts, question: Question) -> None:
+        """Tell the audit log of somebody known who asked for what they may not."""
+        if facts.identity is None or deny.problem not in (Problem.FORBIDDEN, Problem.KEY_SCOPE):
+            return
+        reason = Reason.KEY_SCOPE if deny.problem is Problem.KEY_SCOPE else Reason.WRONG_CREDENTIAL
+        if deny.problem is Problem.FORBIDDEN and facts.session_fault is not None and not question.tunnel:
+            reason = Reason.CROSS_SITE
+        about = question.request_id or None
+        self._auditor.record(Event.FORBIDDEN, user=facts.identity.user, reason=reason, request_id=about)
+
+    async def _facts(self, question: Question, fields: Fields) -> Facts:
+        if is_bridge(fields):
+            return Facts(await self._verifier.verify(fields, method=question.method, path=question.path))
         identity = self._identifier.identify(fields)
-        if identity is None or identity.via is Via.BRIDGE:
-            return Facts(identity)
+        if identity is None:
+            return Facts(None)
         fault = None
         if identity.via is Via.SESSION:
             host = fields.get(contract.ORIGINAL_HOST, b"")
             fault = session_fault(fields, host=host, scheme=self._scheme)
-        return Facts(identity, fault, () if question.tunnel else self._bridges(identity.user))
+        if question.tunnel:
+            return Facts(identity, fault)
+        return Facts(identity, fault, tuple(_fact(known) for known in await self._registry.bridges(identity.user)))
 
-    def _bridges(self, user: str) -> tuple[BridgeFact, ...]:
-        facts = []
-        for record in self._store.list_bridges(user):
-            presence = self._presences.of(record.id)
-            connected = None if presence is None else presence.since
-            facts.append(BridgeFact(record.id, record.name, connected, record.last_seen))
-        return tuple(facts)
-
-    def _wake(self, decision: Allow, instance: Instance, question: Question) -> None:
+    async def _wake(self, decision: Allow, instance: Instance, question: Question) -> None:
         if decision.kind == assertion.CLIENT:
             bridges = tuple((bridge.id, bridge.connected or 0.0) for bridge in decision.bridges)
-            self._waker.wake(decision.identity.user, instance.id, bridges, fresh=question.fresh)
+            await self._waker.wake(decision.identity.user, instance.id, bridges, fresh=question.fresh)
 
     def _allowed(self, decision: Allow, instance: Instance, question: Question) -> Headers:
         now = int(self._clock.wall())
@@ -229,6 +278,8 @@ class Authorizer:
             expires=now + int(assertion.LIFETIME),
             bridges=tuple(bridge.id for bridge in decision.bridges),
             request_id=question.request_id,
+            until=int(decision.identity.expires or 0) if decision.kind == assertion.BRIDGE else 0,
+            **self._client_claims(decision),
         )
         minted = assertion.mint(claims, bytes.fromhex(instance.key))
         return [
@@ -236,6 +287,30 @@ class Authorizer:
             (contract.ASSERTION, minted.encode()),
             (b"content-length", b"0"),
         ]
+
+    def _client_claims(self, decision: Allow) -> dict[str, Any]:
+        """Return what the proxy and the home need to know of a client's request."""
+        if decision.kind != assertion.CLIENT:
+            return {}
+        key = decision.identity.key
+        if key is None:
+            return {"via": decision.identity.via.value, "limits": self._limits}
+        return {
+            "via": assertion.KEY,
+            "key_requests_per_minute": key.scope.requests_per_minute or 0,
+            "scope": home_scope(key),
+            "limits": self._limits,
+        }
+
+
+def home_scope(key: KeyClaims) -> str:
+    """Return what the home is told of a key: its scope, and when it was made and expires."""
+    return json.dumps({**key.scope.to_json(), "iat": key.issued, "exp": key.expires}, separators=(",", ":"))
+
+
+def _fact(known: Known) -> BridgeFact:
+    record, connection = known.record, known.connection
+    return BridgeFact(record.id, record.name, None if connection is None else connection.since, record.last_seen)
 
 
 def _denied(deny: Deny, question: Question | None) -> tuple[int, Headers]:
@@ -256,4 +331,8 @@ def _denied(deny: Deny, question: Question | None) -> tuple[int, Headers]:
     ]
     if deny.retry_after is not None:
         fields.append((contract.RETRY_AFTER, str(deny.retry_after).encode()))
+    if deny.nonce is not None:
+        fields.append((contract.DPOP_NONCE, deny.nonce.encode()))
+    if deny.challenge is not None:
+        fields.append((contract.CHALLENGE, deny.challenge.encode()))
     return (401 if problem.status == 401 else 403), fields

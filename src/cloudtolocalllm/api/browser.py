@@ -12,7 +12,7 @@ from cloudtolocalllm.contracts.authorize import CSRF_FIELD
 Fields = dict[bytes, bytes]
 
 _SINGLE = frozenset({
-    b"authorization", b"x-api-key", b"origin", b"sec-fetch-site", b"host",
+    b"authorization", b"dpop", b"x-api-key", b"origin", b"sec-fetch-site", b"host",
     b"x-original-method", b"x-original-uri", b"x-original-host", b"c2l-fresh",
 })  # fmt: skip
 """Fields of which a second one would leave it open which of the two another hop believed."""

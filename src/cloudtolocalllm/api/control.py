@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine
 from typing import Any
 
-from cloudtolocalllm.api.browser import AmbiguousError, fields_of
+from cloudtolocalllm.api import key_news
+from cloudtolocalllm.api.browser import AmbiguousError, Fields, fields_of
 from cloudtolocalllm.api.bus import CONTROL, Bus, BusClosedError, Message, SlowSubscriberError
 from cloudtolocalllm.api.control_socket import (
     HELLO_TIMEOUT,
@@ -15,15 +17,17 @@ from cloudtolocalllm.api.control_socket import (
     Refusal,
     expects_hello,
 )
-from cloudtolocalllm.api.identity import Identifier, Identity, Via
+from cloudtolocalllm.api.identity import BridgeRefusedError, BridgeVerifier, Identifier, Identity, is_bridge
 from cloudtolocalllm.api.presence import Presence, Presences
-from cloudtolocalllm.api.recorder import Recorder
-from cloudtolocalllm.api.store import Store
+from cloudtolocalllm.api.registry import Registry
+from cloudtolocalllm.api.revocations import Revocations, blocked_member, bridge_member, named
+from cloudtolocalllm.api.state import StateUnavailableError
 from cloudtolocalllm.api.waker import Waker
 from cloudtolocalllm.contracts import control
-from cloudtolocalllm.contracts.control import ControlMessageError, Hello, Revoked, Wake, Welcome
+from cloudtolocalllm.contracts.control import ControlMessageError, Hello, KeyRevoked, Revoked, Wake, Welcome
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.clock import Clock
+from cloudtolocalllm.runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -42,28 +46,40 @@ class ControlHub:
     def __init__(
         self,
         identifier: Identifier,
-        store: Store,
+        verifier: BridgeVerifier,
         presences: Presences,
-        recorder: Recorder,
+        registry: Registry,
+        revocations: Revocations,
         waker: Waker,
         bus: Bus,
         clock: Clock,
     ) -> None:
         self._identifier = identifier
-        self._store = store
+        self._verifier = verifier
         self._presences = presences
-        self._recorder = recorder
+        self._registry = registry
+        self._revocations = revocations
+        revocations.on_new(self._cut)
         self._waker = waker
         self._bus = bus
         self._clock = clock
         self._unknown: set[ControlSocket] = set()
         self._known: dict[str, list[ControlSocket]] = {}
         self._closing = False
+        self._admissions = TaskSet(limit=2 * MAX_UNKNOWN)
         self._empty = asyncio.Event()
         """Set once the hub is closing and no connection is left."""
 
     def __len__(self) -> int:
         return len(self._unknown) + sum(len(sockets) for sockets in self._known.values())
+
+    def start(self, coroutine: Coroutine[None, None, None]) -> bool:
+        """See `control_socket.Hub.start`."""
+        try:
+            self._admissions.start(coroutine, "admitting a bridge")
+        except RuntimeError:
+            return False
+        return True
 
     def protocol(self, **_: Any) -> ControlSocket:
         """Make the protocol of one connection; uvicorn calls it as its WebSocket class."""
@@ -81,39 +97,48 @@ class ControlHub:
             except BusClosedError:
                 return
             except SlowSubscriberError:
-                # Lost wake-ups are sent again with the user's next request; revocations are looked up.
+                # Lost wake-ups are sent again with the user's next request; revocations come by another way too.
                 log.exception("fell behind the bus")
-                self._cut_revoked()
             finally:
                 subscription.close()
 
     def _tell(self, message: Message) -> None:
-        for socket in tuple(self._known.get(message["bridge"], ())):
+        for socket in tuple(self._known.get(message.get("bridge", ""), ())):
             if message["do"] == "wake":
-                socket.send(Wake(message["instance"]))
+                socket.send(Wake(message["instance"], self._verifier.nonce()))
             elif message["do"] == "revoke":
                 _revoke(socket)
+            elif message["do"] == key_news.ADDED:
+                socket.send(key_news.read_added(message))
 
-    def _cut_revoked(self) -> None:
-        paired = self._store.bridge_ids()
-        for bridge in [bridge for bridge in self._known if bridge not in paired]:
-            for socket in tuple(self._known[bridge]):
+    def _cut(self, members: frozenset[str]) -> None:
+        """Cut the bridges among what was revoked, and tell the others which of their user's keys were."""
+        for bridge in named(members, bridge_member):
+            for socket in tuple(self._known.get(bridge, ())):
                 _revoke(socket)
+        blocked, keys = named(members, blocked_member), key_news.keys_by_user(members)
+        if not blocked and not keys:
+            return
+        for sockets in tuple(self._known.values()):
+            for socket in tuple(sockets):
+                user = socket.presence.user if socket.presence is not None else ""
+                if user in blocked:  # not revoked: should the block be lifted, its bridges come back by themselves
+                    socket.close(POLICY, "the account is blocked")
+                for key in keys.get(user, ())[: key_news.MAX_TOLD]:
+                    socket.send(KeyRevoked(key))
 
     # time
 
     async def sweep_forever(self) -> None:
-        """Cut dead connections and write sightings down, once a SWEEP_INTERVAL."""
+        """Cut dead connections, once a SWEEP_INTERVAL."""
         while True:
             await asyncio.sleep(SWEEP_INTERVAL)
             self.sweep()
-            if self._store.changed_elsewhere():  # the command line may have removed a bridge
-                self._cut_revoked()
-            self._recorder.flush()
 
     def sweep(self) -> None:
-        """Cut the connections that are silent for DEAD_AFTER or did not say hello in time."""
+        """Cut connections that are silent for DEAD_AFTER, said no hello in time, or outlived their credential."""
         now = self.now()
+        wall = self._clock.wall()
         for socket in tuple(self._unknown):
             if now - socket.opened_at > HELLO_TIMEOUT:
                 log.info("no hello in time")
@@ -124,6 +149,8 @@ class ControlHub:
                 if now - socket.heard > control.DEAD_AFTER:
                     log.info("bridge is silent", extra={"bridge": _bridge(socket)})
                     socket.abort()
+                elif socket.presence is not None and socket.presence.expires <= wall:
+                    socket.close(POLICY, "the credential has expired")
 
     async def close(self, grace: float) -> None:
         """Ask every bridge to come back later, wait up to `grace` seconds for them to go, then cut."""
@@ -136,6 +163,7 @@ class ControlHub:
                 await self._empty.wait()
         for socket in self._all():
             socket.abort()
+        await self._admissions.close()
 
     def _all(self) -> list[ControlSocket]:
         return [*self._unknown, *(socket for sockets in self._known.values() for socket in sockets)]
@@ -146,24 +174,38 @@ class ControlHub:
         """Return monotonic seconds."""
         return self._clock.monotonic()
 
-    def admit(self, path: str, headers: list[tuple[bytes, bytes]]) -> Identity:
+    async def admit(self, path: str, headers: list[tuple[bytes, bytes]]) -> Identity:
         """See `control_socket.Hub.admit`."""
         if path.partition("?")[0] != CONTROL_TARGET:
             raise Refusal(Problem.NOT_FOUND, "This server has no such WebSocket route.")
         try:
             fields = fields_of(headers)
-            identity = self._identifier.identify(fields)
+            identity = await self._who(fields)
         except AmbiguousError as error:
             raise Refusal(Problem.BAD_REQUEST, f"{error}.") from None
+        except StateUnavailableError as error:
+            log.warning("the state does not answer", extra={"cause": str(error)})
+            raise Refusal(Problem.OVERLOADED, "Come back in a moment.") from None
+        except BridgeRefusedError as error:
+            nonce = self._verifier.nonce()
+            raise Refusal(Problem.UNAUTHENTICATED, error.detail, nonce=nonce, error=error.error) from None
         if identity is None:
-            raise Refusal(Problem.UNAUTHENTICATED, "The bridge's credential is not valid; pair it again.")
-        if identity.via is not Via.BRIDGE:
-            raise Refusal(Problem.FORBIDDEN, "Only a bridge's own credential opens this connection.")
+            nonce = self._verifier.nonce()
+            raise Refusal(
+                Problem.UNAUTHENTICATED, "Expected a bridge's credential.", nonce=nonce, error="invalid_token"
+            )
         if b"origin" in fields:
             raise Refusal(Problem.FORBIDDEN, "No web page may open this connection.")
         if self._closing or len(self._unknown) > MAX_UNKNOWN:
             raise Refusal(Problem.OVERLOADED, "Come back in a moment.")
         return identity
+
+    async def _who(self, fields: Fields) -> Identity | None:
+        if is_bridge(fields):
+            return await self._verifier.verify(fields, method="GET", path=CONTROL_TARGET)
+        if self._identifier.identify(fields) is not None:
+            raise Refusal(Problem.FORBIDDEN, "Only a bridge's own credential opens this connection.")
+        return None
 
     def opened(self, socket: ControlSocket) -> None:
         """See `control_socket.Hub.opened`."""
@@ -174,7 +216,9 @@ class ControlHub:
         if socket.presence is None:
             self._welcome(socket, expects_hello(message))
         elif isinstance(message, control.Presence):
-            self._presences.update(socket.presence, message.engines)
+            if message.engines != socket.presence.engines:
+                self._presences.update(socket.presence, message.engines)
+                self._registry.note(socket.presence)
         else:
             raise ControlMessageError("expected presence")
 
@@ -196,15 +240,18 @@ class ControlHub:
             sockets.remove(socket)
             if not sockets:
                 del self._known[bridge]
-        self._recorder.bridge_seen(bridge, presence.version)
         self._presences.leave(presence)
+        self._registry.note(presence)
         log.info("bridge left", extra={"bridge": bridge, "seconds": round(self.now() - socket.opened_at, 1)})
 
     def _welcome(self, socket: ControlSocket, hello: Hello) -> None:
         identity = socket.identity
         # It may have been revoked between the upgrade and the hello, when `_tell` did not know the socket yet.
         if identity is None or not self._identifier.still_holds(identity):
-            _revoke(socket)
+            if identity is not None and self._revocations.holds(bridge_member(identity.subject)):
+                _revoke(socket)
+            else:  # expired, or its user is blocked: what comes back with it may be let in again
+                socket.close(POLICY, "the credential does not hold now")
             return
         self._unknown.discard(socket)
         sockets = self._known.setdefault(identity.subject, [])
@@ -214,16 +261,23 @@ class ControlHub:
             sockets.remove(oldest)
             self._unknown.add(oldest)
         sockets.append(socket)
-        presence = Presence(identity.subject, identity.user, self._clock.wall(), hello.version, hello.engines)
+        presence = Presence(
+            identity.subject, identity.user, self._clock.wall(), hello.version, hello.engines,
+            name=hello.name, expires=identity.expires or 0.0,
+        )  # fmt: skip
         socket.presence = presence
-        self._recorder.bridge_seen(presence.bridge, presence.version)
-        socket.send(Welcome(identity.subject))
+        socket.send(Welcome(identity.subject, self._verifier.nonce()))
+        for key in self._revocations.keys_of(identity.user)[: key_news.MAX_TOLD]:
+            socket.send(KeyRevoked(key))
         self._presences.join(presence)
+        self._registry.note(presence, joined=True)
         self._waker.connected(presence.user, presence.bridge, presence.since)
         log.info("bridge came", extra={"bridge": presence.bridge, "version": presence.version})
 
 
 def _revoke(socket: ControlSocket) -> None:
+    if not socket.is_open:
+        return  # told already, by one of the two ways: to cut it now would lose what it was told
     socket.send(Revoked())
     socket.close(POLICY, "the credential was revoked")
 

@@ -7,6 +7,7 @@ with uvicorn's and a Starlette endpoint that does nothing, 6 KB with this.
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -16,7 +17,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from cloudtolocalllm.api.identity import Identity
+from cloudtolocalllm.api.identity import Identity, challenge
 from cloudtolocalllm.api.presence import Presence
 from cloudtolocalllm.contracts import control
 from cloudtolocalllm.contracts.control import ControlMessageError, Hello, Message
@@ -44,10 +45,16 @@ SERVICE_RESTART = 1012
 class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
     """The upgrade is not granted."""
 
-    def __init__(self, problem: Problem, detail: str) -> None:
+    def __init__(
+        self, problem: Problem, detail: str, *, nonce: str | None = None, error: str = "use_dpop_nonce"
+    ) -> None:
         super().__init__(detail)
         self.problem = problem
         self.detail = detail
+        self.nonce = nonce
+        """For the bridge's next proof (RFC 9449 §8)."""
+        self.error = error
+        """With a nonce: what was wrong (RFC 9449 §7.1)."""
 
 
 class Hub(Protocol):
@@ -57,12 +64,16 @@ class Hub(Protocol):
         """Return monotonic seconds."""
         ...
 
-    def admit(self, path: str, headers: list[tuple[bytes, bytes]]) -> Identity:
+    async def admit(self, path: str, headers: list[tuple[bytes, bytes]]) -> Identity:
         """Return the bridge that asks for an upgrade.
 
         Raises:
             Refusal: It may not come in.
         """
+        ...
+
+    def start(self, coroutine: Coroutine[None, None, None]) -> bool:
+        """Run an admission beside everything else; False when too many run already."""
         ...
 
     def opened(self, socket: "ControlSocket") -> None:
@@ -82,7 +93,7 @@ class Hub(Protocol):
 class ControlSocket(asyncio.Protocol):
     """A connection from its upgrade request on."""
 
-    __slots__ = ("_core", "_hub", "_transport", "heard", "identity", "messages", "opened_at", "presence")
+    __slots__ = ("_asked", "_core", "_hub", "_transport", "heard", "identity", "messages", "opened_at", "presence")
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -90,6 +101,8 @@ class ControlSocket(asyncio.Protocol):
             subprotocols=[Subprotocol(control.SUBPROTOCOL)], max_size=control.MAX_MESSAGE, logger=_ws_log
         )
         self._transport: asyncio.Transport | None = None
+        self._asked = False
+        """Whether the upgrade was asked for."""
         self.identity: Identity | None = None
         self.presence: Presence | None = None
         """Set once the bridge said hello."""
@@ -106,10 +119,16 @@ class ControlSocket(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes: first the head of the upgrade request, then frames."""
         self.heard = self._hub.now()
+        if self._asked and self._core.state is State.CONNECTING:
+            # RFC 6455 §4.1: the client must wait for the answer. The core would answer its pings before we do.
+            self.abort()
+            return
         self._core.receive_data(data)
         for event in self._core.events_received():
             if isinstance(event, Request):
-                self._core.send_response(self._answer(event))
+                self._asked = True
+                if not self._hub.start(self._admit(event)):
+                    self.abort()
             elif isinstance(event, Frame):
                 self._on_frame(event)
         self._flush()
@@ -153,10 +172,16 @@ class ControlSocket(asyncio.Protocol):
         """Whether messages can be sent."""
         return self._transport is not None and self._core.state is State.OPEN
 
-    def _answer(self, request: Request) -> Response:
+    async def _admit(self, request: Request) -> None:
+        response = await self._answer(request)
+        if self._transport is not None and self._core.state is State.CONNECTING:
+            self._core.send_response(response)
+            self._flush()
+
+    async def _answer(self, request: Request) -> Response:
         try:
             headers = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in request.headers.raw_items()]
-            identity = self._hub.admit(request.path, headers)
+            identity = await self._hub.admit(request.path, headers)
         except Refusal as refusal:
             return self._refuse(refusal)
         response = self._core.accept(request)
@@ -173,6 +198,9 @@ class ControlSocket(asyncio.Protocol):
         for name, text in (("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body)))):
             del response.headers[name]
             response.headers[name] = text
+        if refusal.nonce is not None:
+            response.headers["DPoP-Nonce"] = refusal.nonce
+            response.headers["WWW-Authenticate"] = challenge(refusal.error)
         response.body = body
         log.info("control connection refused", extra={"problem": value.slug})
         return response

@@ -1,5 +1,6 @@
 """Every failure of the HTTP API as a problem document (RFC 9457)."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,10 @@ from starlette.responses import Response
 
 from cloudtolocalllm.api.browser import AmbiguousError
 from cloudtolocalllm.api.models import ProblemDocument
+from cloudtolocalllm.api.state import StateUnavailableError
 from cloudtolocalllm.contracts.problems import CONTENT_TYPE, Problem, problem_content
+
+log = logging.getLogger(__name__)
 
 _BY_STATUS = {
     401: Problem.UNAUTHENTICATED,
@@ -35,7 +39,7 @@ def problem_response(problem: Problem, detail: str, headers: Mapping[str, str] |
     """Return the answer that shows a problem."""
     fields = {"cache-control": "no-store", **(headers or {})}
     if problem is Problem.UNAUTHENTICATED:
-        fields["www-authenticate"] = "Bearer"  # RFC 9110 §11.6.1: a 401 names the scheme
+        fields.setdefault("www-authenticate", "Bearer")  # RFC 9110 §11.6.1: a 401 names the scheme
     return Response(problem_content(problem, detail), problem.value.status, fields, CONTENT_TYPE)
 
 
@@ -58,6 +62,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AmbiguousError, _on_ambiguous)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(StateUnavailableError, _on_no_state)
     app.add_exception_handler(Exception, _on_crash)
 
 
@@ -80,10 +85,21 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     return problem_response(Problem.BAD_REQUEST, f"The request does not fit: {'; '.join(faults)}.")
 
 
-async def _on_http(_: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows the type; registered for it only
     problem = _BY_STATUS.get(error.status_code, Problem.BAD_REQUEST if error.status_code < 500 else Problem.INTERNAL)
-    return problem_response(problem, f"{problem.value.title}.", error.headers)
+    headers = error.headers
+    if problem is Problem.METHOD_NOT_ALLOWED:
+        # The framework names the methods of one route; a resource may have several (RFC 9110 §10.2.1).
+        headers = {"allow": ", ".join(sorted(request.app.state.methods_of(request.url.path)))}
+    return problem_response(problem, f"{problem.value.title}.", headers)
+
+
+async def _on_no_state(_: Request, error: Exception) -> Response:
+    log.warning("the state does not answer", extra={"cause": str(error)})
+    return problem_response(
+        Problem.OVERLOADED, "The server cannot look this up now; try again.", {"retry-after": "1"}
+    )
 
 
 async def _on_crash(_: Request, error: Exception) -> Response:

@@ -4,13 +4,14 @@ import asyncio
 import json
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.contracts.instances import Instance, InstanceState
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
-from cloudtolocalllm.runtime.http1 import HttpError, Pool, Response, fetch
+from cloudtolocalllm.runtime.http1 import Headers, HttpError, Pool, Response, fetch
 from cloudtolocalllm.runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -75,17 +76,19 @@ class ListedInstance:
 class ManagerClient:
     """Asks the manager, remembers ready proxies for CACHE_TTL, and asks once for many who wait."""
 
-    def __init__(self, endpoint: Endpoint, token: str, *, timeout: float = 15.0, clock: Clock | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, bearer: Callable[[], str], *, timeout: float = 15.0, clock: Clock | None = None
+    ) -> None:
         """Make a client; it connects when it is first used.
 
         Args:
             endpoint: Where the manager listens.
-            token: What it knows us by.
+            bearer: Returns the token that it knows us by now.
             timeout: Seconds that `ensure` waits for a proxy to be ready.
             clock: None for the machine's.
         """
         self._pool = Pool(str(endpoint))
-        self._headers = ((b"host", self._pool.host), (b"authorization", b"Bearer " + token.encode()))
+        self._bearer = bearer
         self._timeout = timeout
         self._clock = clock or SystemClock()
         self._cache: OrderedDict[str, tuple[float, Instance]] = OrderedDict()
@@ -161,6 +164,15 @@ class ManagerClient:
         self.forget(user)  # an `ensure` may have filled it meanwhile
         _expect(response, 204)
 
+    async def disconnect(self, user: str, bridge: str) -> None:
+        """Cut a bridge's tunnels to the user's proxy, at once; without effect when there are none.
+
+        Raises:
+            ManagerError: No answer in time, or not as agreed.
+        """
+        content = json.dumps({"bridge": bridge}).encode()
+        _expect(await self._ask("POST", f"/v1/instances/{user}/disconnect", LOOK_TIMEOUT, content), 204)
+
     async def stats(self) -> dict[str, Any]:
         """Return the manager's figures.
 
@@ -211,9 +223,12 @@ class ManagerClient:
             raise ManagerError(f"expected a ready instance, got {instance.state.value}")
         return instance
 
-    async def _ask(self, method: str, target: str, timeout: float) -> Response:
+    async def _ask(self, method: str, target: str, timeout: float, content: bytes = b"") -> Response:
+        headers: Headers = ((b"host", self._pool.host), (b"authorization", b"Bearer " + self._bearer().encode()))
+        if content:
+            headers = (*headers, (b"content-type", b"application/json"))
         try:
-            return await fetch(self._pool, method, target, self._headers, timeout=timeout)
+            return await fetch(self._pool, method, target, headers, content, timeout=timeout)
         except TimeoutError:
             raise ManagerError(f"expected an answer from the manager within {timeout:g} s") from None
         except (HttpError, OSError) as error:

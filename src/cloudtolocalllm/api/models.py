@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloudtolocalllm.api.store import MAX_NAME
+from cloudtolocalllm.api.registry import MAX_NAME
+from cloudtolocalllm.auth.scopes import MAX_COUNT, MAX_MODELS, MAX_ROUTES
 
 _AT = 1_795_411_281.5
 _KEY_ID = "3fomfi6a5lvd"
@@ -33,40 +34,85 @@ class NewName(_Input):
     name: Name
 
 
+class OfferedProvider(BaseModel):
+    """A provider to sign in with."""
+
+    model_config = _example(id="oidc", name="Example")
+
+    id: str
+    """As in /api/auth/ID/start."""
+    name: str
+
+
 class SessionStatus(BaseModel):
     """Whether somebody is signed in here."""
 
-    model_config = _example(signed_in=True, user="u_guq5pi4vzry6glg2sssi", expires=_AT)
+    model_config = _example(
+        signed_in=True, user="u_guq5pi4vzry6glg2sssi", expires=_AT, name="Alice",
+        email="alice@example.org", admin=False, providers=[{"id": "oidc", "name": "Example"}], sign_in="oidc",
+    )  # fmt: skip
 
     signed_in: bool
-    user: str | None
-    """None when nobody is."""
-    expires: float | None
+    user: str | None = None
+    """None when nobody is, as the members that follow."""
+    expires: float | None = None
+    name: str | None = None
+    email: str | None = None
+    admin: bool = False
+    providers: list[OfferedProvider]
+    """With whom one can sign in."""
+    sign_in: Literal["link", "oidc"]
+    """How one does: with a one-time link, or with one of the providers."""
 
 
-class Key(BaseModel):
-    """An API key, without its secret."""
+class SignedOut(BaseModel):
+    """A session that was ended."""
 
-    model_config = _example(id=_KEY_ID, name="Laptop", created=_AT, expires=None, last_used=_AT)
+    model_config = _example(redirect_to="https://login.example.org/session/end?client_id=c2l")
 
-    id: str
-    name: str
-    created: float
-    expires: float | None
-    last_used: float | None
-    """To the minute."""
+    redirect_to: str | None
+    """Where to go to end the session with the provider too; None for nowhere."""
+
+
+class KeyRequest(_Input):
+    """What a new API key is to be called and may do; a limit that is left out is none."""
+
+    model_config = _example(
+        name="Laptop", days=90, routes=["/v1/"], models=["llama3.2:*"], requests_per_minute=60,
+        tokens_per_day=100_000, bridge=_BRIDGE_ID,
+    )  # fmt: skip
+
+    name: Name
+    days: Annotated[int, Field(ge=1, le=366)] = 90
+    """Until it expires."""
+    routes: Annotated[list[str] | None, Field(max_length=MAX_ROUTES, examples=[["/v1/"]])] = None
+    """Public paths, each exact or, when it ends with "/", with all below it."""
+    models: Annotated[list[str] | None, Field(max_length=MAX_MODELS, examples=[["llama3.2:*"]])] = None
+    """Patterns: `*` is any text, `?` any character."""
+    requests_per_minute: Annotated[int | None, Field(ge=1, le=MAX_COUNT)] = None
+    tokens_per_day: Annotated[int | None, Field(ge=1, le=MAX_COUNT)] = None
+    bridge: Annotated[str | None, Field(max_length=64, examples=[_BRIDGE_ID])] = None
+    """The only machine that it reaches."""
 
 
 class NewKey(BaseModel):
     """A new API key; the only time that it is shown."""
 
     model_config = _example(
-        id=_KEY_ID, name="Laptop", key=f"c2l_{_KEY_ID}_OZFdNxEaz5lKY2resCWIIjlt-jrl43m5wttohbF5w0I"
-    )
+        id=_KEY_ID, name="Laptop", key="c2l_eyJhbGciOiJFZDI1NTE5Iiwia2lkIjo...", created=_AT, expires=_AT + 7_776_000,
+        routes=["/v1/"], models=None, requests_per_minute=60, tokens_per_day=None, bridge=None,
+    )  # fmt: skip
 
     id: str
     name: str
     key: str
+    created: float
+    expires: float
+    routes: list[str] | None
+    models: list[str] | None
+    requests_per_minute: int | None
+    tokens_per_day: int | None
+    bridge: str | None
 
 
 class Engine(BaseModel):
@@ -97,17 +143,6 @@ class Bridge(BaseModel):
     version: str | None
     engines: list[Engine]
     """Empty when it is not connected."""
-
-
-class NewBridge(BaseModel):
-    """A new bridge; the only time that its credential is shown."""
-
-    model_config = _example(
-        bridge_id=_BRIDGE_ID, credential=f"c2lb_{_BRIDGE_ID}_OZFdNxEaz5lKY2resCWIIjlt-jrl43m5wttohbF5w0I"
-    )
-
-    bridge_id: str
-    credential: str
 
 
 class ProxyStatus(BaseModel):
@@ -185,3 +220,56 @@ class ProblemDocument(BaseModel):
     title: str
     status: int
     detail: str
+
+
+class Overview(BaseModel):
+    """How much is going on, for administrators."""
+
+    model_config = _example(
+        bridges_connected=3, instances=2, users_active=2, version="0.1.0", sign_up="open", provider="Example"
+    )
+
+    bridges_connected: int
+    instances: int | None
+    """Streaming proxies, spare ones too; None when the manager does not answer."""
+    users_active: int | None
+    """Users with a streaming proxy."""
+    version: str
+    sign_up: Literal["open", "allow-list", "closed"]
+    provider: str | None
+    """None without one: a single owner."""
+
+
+class AuditEvent(BaseModel):
+    """One line of the audit log, for people; the log itself has more."""
+
+    model_config = _example(
+        time=_AT,
+        event="sign-in",
+        outcome="success",
+        user="u_guq5pi4vzry6glg2sssi",
+        reason=None,
+        request_id="a1b2c3d4",
+    )
+
+    time: float
+    event: str
+    outcome: Literal["success", "failure"]
+    user: str | None
+    reason: str | None
+    request_id: str | None
+
+
+class AuditEvents(BaseModel):
+    """The latest events, newest first."""
+
+    model_config = _example(
+        events=[
+            {
+                "time": _AT, "event": "sign-in", "outcome": "success", "user": "u_guq5pi4vzry6glg2sssi",
+                "reason": None, "request_id": "a1b2c3d4",
+            }
+        ]
+    )  # fmt: skip
+
+    events: list[AuditEvent]

@@ -1,18 +1,29 @@
 """The parts of one API process, made once and handed to whoever needs them."""
 
+import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fastapi import Request
 
+from cloudtolocalllm.api.audit import Auditor, Event, Reason, request_id
 from cloudtolocalllm.api.authorize import Authorizer
-from cloudtolocalllm.api.browser import cross_site_fault, fields_of, session_fault
+from cloudtolocalllm.api.bridge_verifier import DpopVerifier
+from cloudtolocalllm.api.browser import Fields, cross_site_fault, fields_of, session_fault
 from cloudtolocalllm.api.bus import Bus
 from cloudtolocalllm.api.failures import ProblemError
 from cloudtolocalllm.api.identity import Identifier, Identity, Via
 from cloudtolocalllm.api.manager_client import ManagerClient
+from cloudtolocalllm.api.models import AuditEvent
+from cloudtolocalllm.api.oidc.flow import SignIn
+from cloudtolocalllm.api.pairing import PairingDesk
+from cloudtolocalllm.api.registry import Registry
+from cloudtolocalllm.api.revocations import Revocations
+from cloudtolocalllm.api.state import State
 from cloudtolocalllm.api.status import StatusReader
-from cloudtolocalllm.api.store import Store
+from cloudtolocalllm.audit.recent import Recent, recent
 from cloudtolocalllm.auth.sessions import Sealer
+from cloudtolocalllm.auth.signing import KeyRing
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.clock import Clock
 
@@ -23,7 +34,12 @@ SAFE_METHODS = frozenset({"GET", "HEAD"})
 class Parts:
     """What routes are made of."""
 
-    store: Store
+    state: State
+    registry: Registry
+    revocations: Revocations
+    ring: KeyRing
+    """Signs API keys and bridge credentials."""
+    pseudonym_key: bytes
     sealer: Sealer
     identifier: Identifier
     authorizer: Authorizer
@@ -33,6 +49,15 @@ class Parts:
     clock: Clock
     secure: bool
     """Whether browsers reach us by HTTPS."""
+    auditor: Auditor
+    bridges: DpopVerifier
+    pairing: PairingDesk
+    public_url: str
+    """The address that people use."""
+    sign_in: SignIn | None = None
+    """Signs people in with a provider; None when there is none."""
+    audit_folder: Path | None = None
+    """The parent of the audit logs; None when there are none."""
     event_streams: dict[str, int] = field(default_factory=dict)
     """Open event streams by user."""
 
@@ -41,8 +66,14 @@ class Parts:
         """The scheme of the address that browsers use."""
         return "https" if self.secure else "http"
 
+    async def recent_events(self, limit: int) -> list[AuditEvent]:
+        """Return the newest events of this machine's audit logs, newest first."""
+        if self.audit_folder is None:
+            return []
+        return [_shown(one) for one in await asyncio.to_thread(recent, self.audit_folder, limit)]
 
-# All of these are coroutines, for FastAPI runs plain functions in threads, where the store may not be used.
+
+# All of these are coroutines, for FastAPI runs plain functions in threads, where the state may not be used.
 
 
 async def parts_of(request: Request) -> Parts:
@@ -60,6 +91,9 @@ async def same_site(request: Request) -> None:
     fields = fields_of(request.headers.raw)
     fault = cross_site_fault(fields, host=fields.get(b"host", b""), scheme=(await parts_of(request)).scheme)
     if fault is not None:
+        (await parts_of(request)).auditor.record(
+            Event.FORBIDDEN, reason=Reason.CROSS_SITE, request_id=request_id(fields)
+        )
         raise ProblemError(Problem.FORBIDDEN, fault)
 
 
@@ -80,11 +114,14 @@ async def user(request: Request) -> Identity:
     identity = parts.identifier.identify(fields)
     if identity is None:
         raise ProblemError(Problem.UNAUTHENTICATED, "Sign in, or send Authorization: Bearer KEY.")
-    if identity.via is Via.BRIDGE:
-        raise ProblemError(Problem.FORBIDDEN, "A bridge's credential opens its own connections only.")
-    if identity.via is Via.SESSION and request.method not in SAFE_METHODS:
+    change = request.method not in SAFE_METHODS
+    if identity.key is not None and not identity.key.scope.allows_account(change=change):
+        _forbidden(parts, identity, Reason.KEY_SCOPE, fields)
+        raise ProblemError(Problem.KEY_SCOPE, "It is limited to other routes; use one without limits, or sign in.")
+    if identity.via is Via.SESSION and change:
         fault = session_fault(fields, host=fields.get(b"host", b""), scheme=parts.scheme)
         if fault is not None:
+            _forbidden(parts, identity, Reason.CROSS_SITE, fields)
             raise ProblemError(Problem.FORBIDDEN, fault)
     return identity
 
@@ -97,5 +134,21 @@ async def signed_in(request: Request) -> Identity:
     """
     identity = await user(request)
     if identity.via is not Via.SESSION:
+        _forbidden(await parts_of(request), identity, Reason.WRONG_CREDENTIAL, fields_of(request.headers.raw))
         raise ProblemError(Problem.FORBIDDEN, "An API key may not do this; sign in.")
     return identity
+
+
+def _forbidden(parts: Parts, identity: Identity, reason: Reason, fields: Fields) -> None:
+    parts.auditor.record(Event.FORBIDDEN, user=identity.user, reason=reason, request_id=request_id(fields))
+
+
+def _shown(one: Recent) -> AuditEvent:
+    return AuditEvent(
+        time=one.time,
+        event=one.event,
+        outcome="success" if one.success else "failure",
+        user=one.user,
+        reason=one.reason,
+        request_id=one.request_id,
+    )

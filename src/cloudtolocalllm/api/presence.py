@@ -20,6 +20,12 @@ class Presence:
     """Seconds since the epoch."""
     version: str
     engines: tuple[EngineStatus, ...] = field(default=())
+    name: str = ""
+    """What the bridge says its machine is called."""
+    expires: float = 0.0
+    """When its credential ends, in seconds since the epoch."""
+    written: float = 0.0
+    """When the other replicas were last told, in seconds since the epoch."""
 
 
 class Presences:
@@ -60,6 +66,10 @@ class Presences:
         """Return the latest connection of a bridge; None when it is not connected."""
         connections = self._by_bridge.get(bridge)
         return connections[-1] if connections else None
+
+    def connected(self) -> list[Presence]:
+        """Return the latest connection of each bridge."""
+        return [connections[-1] for connections in self._by_bridge.values()]
 
     def _tell(self, presence: Presence) -> None:
         self._bus.publish(user_topic(presence.user), {"changed": "bridge"})

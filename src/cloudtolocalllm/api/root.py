@@ -65,18 +65,24 @@ class Root:
             await self._app(scope, counted, noted)
         except Exception:
             # The framework has answered 500 and raised again, so that it is logged here, once.
-            log.exception("request failed", extra={"path": scope["path"]})
+            log.exception("request failed", extra={"route": _route(scope)})
         finally:
             log.info(
                 "request",
                 extra={
                     "method": scope["method"],
-                    "path": scope["path"][:200],  # never the query
+                    "route": _route(scope),
                     "status": status,
                     "ms": round((self._clock.monotonic() - began) * 1000, 1),
                     "request_id": _request_id(scope),
                 },
             )
+
+
+def _route(scope: Scope) -> str | None:
+    """Return the path as the route has it: what a client puts into it may be a pairing code, or anything."""
+    path = getattr(scope.get("route"), "path", None)
+    return path if isinstance(path, str) else None
 
 
 def _request_id(scope: Scope) -> str | None:

@@ -6,11 +6,16 @@ import contextlib
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
+from cloudtolocalllm.auth import pseudonyms
 from cloudtolocalllm.auth.sessions import SealingKey, new_sealing_key
+from cloudtolocalllm.auth.signing import KeyRing
 
 SESSION_KEYS = "session-keys.json"
+SIGNING_KEYS = "signing-keys.json"
+PSEUDONYM_KEY = "pseudonym.key"
 
 
 class SecretsError(Exception):
@@ -25,13 +30,51 @@ def load_sealing_keys(folder: Path) -> tuple[SealingKey, ...]:
     Raises:
         SecretsError: The file is malformed or readable by others.
     """
+    return _parse(_made(folder, SESSION_KEYS, lambda: _jwk_set(new_sealing_key())))
+
+
+def load_signing_ring(folder: Path) -> KeyRing:
+    """Return the ring that signs API keys and bridge credentials; made if there is none yet.
+
+    The file is a JWK set. To rotate, put a new key first and drop the old one when the last token that it signed has
+    expired: 366 days later.
+
+    Raises:
+        SecretsError: The file is malformed or readable by others.
+    """
+    path = _made(folder, SIGNING_KEYS, lambda: json.dumps(KeyRing.generate().jwks(private=True), indent=1).encode())
+    try:
+        return KeyRing.from_jwks(json.loads(path.read_bytes()))
+    except ValueError:
+        raise SecretsError(
+            f"expected a JWK set of Ed25519 keys in {path}; delete it to void all keys and pairings and start anew"
+        ) from None
+
+
+def load_pseudonym_key(folder: Path) -> bytes:
+    """Return the key under which people get their pseudonyms; made if there is none yet.
+
+    Whoever loses it loses who everybody was: people sign in as new users and pair their machines again.
+
+    Raises:
+        SecretsError: The file is malformed or readable by others.
+    """
+    path = _made(folder, PSEUDONYM_KEY, lambda: pseudonyms.new_key().encode())
+    try:
+        return pseudonyms.parse_key(path.read_text())
+    except ValueError as error:
+        raise SecretsError(f"{error} in {path}; restore it from a backup") from None
+
+
+def _made(folder: Path, name: str, content: Callable[[], bytes]) -> Path:
+    """Return the path of a private file, made first if there is none."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / SESSION_KEYS
+    path = folder / name
     if not path.exists():
-        _create(path, _jwk_set(new_sealing_key()))
+        _create(path, content())
     if path.stat().st_mode & 0o077:
         raise SecretsError(f"{path} is readable by others: expected mode 0600; mend it with chmod 600")
-    return _parse(path)
+    return path
 
 
 def read_token(path: Path) -> str:

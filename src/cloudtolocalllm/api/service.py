@@ -1,4 +1,4 @@
-"""The composition root: makes the parts of one API process and serves until told to stop."""
+"""One API process: listens, serves until told to stop, and drains."""
 
 import asyncio
 import contextlib
@@ -13,26 +13,22 @@ from typing import Any, cast
 import uvicorn
 
 from cloudtolocalllm.api.app import build_app
-from cloudtolocalllm.api.authorize import Authorizer
-from cloudtolocalllm.api.bus import LocalBus
+from cloudtolocalllm.api.composition import composed
 from cloudtolocalllm.api.control import ControlHub
-from cloudtolocalllm.api.identity import Identifier
-from cloudtolocalllm.api.manager_client import ManagerClient
 from cloudtolocalllm.api.parts import Parts
-from cloudtolocalllm.api.presence import Presences
-from cloudtolocalllm.api.recorder import Recorder
 from cloudtolocalllm.api.root import Root
-from cloudtolocalllm.api.secrets import load_sealing_keys, read_token
 from cloudtolocalllm.api.settings import ApiSettings
-from cloudtolocalllm.api.status import StatusReader
-from cloudtolocalllm.api.store import Store
-from cloudtolocalllm.api.waker import Waker
-from cloudtolocalllm.auth.sessions import Sealer
+from cloudtolocalllm.api.state import State, StateUnavailableError
+from cloudtolocalllm.audit.service import auditing
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.runtime.clock import SystemClock
 
 log = logging.getLogger(__name__)
 
+ERASE_INTERVAL = 60.0
+"""Seconds between two times that what has expired is erased from the state, so that it is nowhere any more."""
+MAX_SWEEPS = 100
+"""Times that a store is asked to erase some more at one such time."""
 KEEP_ALIVE = 75
 """Seconds that an edge's idle connection is kept: longer than the edge keeps it, so that it never meets our close."""
 
@@ -50,58 +46,69 @@ async def serve(config: ApiSettings, stop: asyncio.Event, *, ready: Callable[[],
         ready: Called once the endpoint accepts connections.
 
     Raises:
-        StoreError: The database is not usable.
+        StateError: The state's file is not usable.
+        StateUnavailableError: The state does not answer.
         SecretsError: A file of keys is not usable.
+        ServiceKeysError: The key pair for calls to other services is not usable.
+        OSError: The folder of the audit log is not usable.
+        SettingsError: The settings do not fit together.
         ListenError: The endpoint is taken.
     """
     clock = SystemClock()
-    bus = LocalBus()
-    with contextlib.closing(Store(config.database, clock=clock)) as store:
-        sealer = Sealer(load_sealing_keys(config.secrets_dir))
-        recorder = Recorder(store, clock)
-        identifier = Identifier(store, sealer, recorder, clock, secure=config.secure)
-        presences = Presences(bus)
-        waker = Waker(bus, clock)
-        token = read_token(config.manager_token_file)
-        manager = ManagerClient(config.manager, token, timeout=config.manager_timeout, clock=clock)
-        scheme = "https" if config.secure else "http"
-        authorizer = Authorizer(identifier, store, presences, manager, waker, clock, scheme=scheme)
-        status = StatusReader(store, presences, manager, clock)
-        hub = ControlHub(identifier, store, presences, recorder, waker, bus, clock)
-        app = build_app(Parts(store, sealer, identifier, authorizer, bus, manager, status, clock, config.secure))
-        server = _Server(_uvicorn_config(Root(cast("Any", app), authorizer, clock), hub, config))
-        try:
-            with _listening(config.listen) as listener:
-                await _run(server, listener, hub, bus, stop, ready, config.drain_grace)
-        finally:
-            await manager.close()
-            recorder.flush()
+    async with (
+        auditing(config.audit, service="api", clock=clock, settings=config) as auditor,
+        composed(config, clock, auditor) as made,
+    ):
+        root = Root(cast("Any", build_app(made.parts)), made.parts.authorizer, clock)
+        server = _Server(_uvicorn_config(root, made.hub, config))
+        with _listening(config.listen) as listener:
+            await _run(server, listener, made.hub, made.parts, stop, ready, config.drain_grace)
 
 
 async def _run(
     server: "_Server",
     listener: socket.socket,
     hub: ControlHub,
-    bus: LocalBus,
+    parts: Parts,
     stop: asyncio.Event,
     ready: Callable[[], None] | None,
     grace: float,
 ) -> None:
+    bus = parts.bus
     async with asyncio.TaskGroup() as group:
+        carrying = group.create_task(bus.run(), name="bus")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         group.create_task(hub.listen(), name="control bus")
+        group.create_task(parts.revocations.follow(), name="revocations")
+        registering = group.create_task(parts.registry.run(), name="registry")
         sweeping = group.create_task(hub.sweep_forever(), name="control sweep")
+        erasing = group.create_task(_erase_expired(parts.state), name="state sweep")
         await server.listening.wait()
         log.info("listening")
         if ready is not None:
             ready()
         await stop.wait()
         log.info("draining")
-        bus.close()  # ends the event streams, which would never end by themselves
         await hub.close(grace / 2)
+        registering.cancel()
+        await asyncio.wait([registering])  # or both would write at once
+        await parts.registry.leave()
+        bus.close()  # ends the event streams, which would never end by themselves
         server.should_exit = True
         await serving
         sweeping.cancel()
+        erasing.cancel()
+        carrying.cancel()
+
+
+async def _erase_expired(state: State) -> None:
+    while True:
+        await asyncio.sleep(ERASE_INTERVAL)
+        with contextlib.suppress(StateUnavailableError):
+            for _ in range(MAX_SWEEPS):
+                if not await state.sweep():
+                    break
+                await asyncio.sleep(0)
 
 
 class _Server(uvicorn.Server):

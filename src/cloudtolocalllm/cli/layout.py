@@ -45,6 +45,16 @@ class Layout:
         return self.root / "cloud"
 
     @property
+    def secrets(self) -> Path:
+        """The API's keys."""
+        return self.cloud / "secrets"
+
+    @property
+    def state(self) -> Path:
+        """What the cloud remembers."""
+        return self.cloud / "state.db"
+
+    @property
     def bridge_credential(self) -> Path:
         """The local bridge's credential."""
         return self.root / "bridge" / "credential.json"
@@ -55,9 +65,14 @@ class Layout:
         return self.root / "owner.key"
 
     @property
-    def manager_token(self) -> Path:
-        """The secret between API and manager."""
-        return self.root / "cloud" / "manager.token"
+    def service_keys(self) -> Path:
+        """The services' key pairs for calls to each other; the public ones in `public` below."""
+        return self.secrets / "services"
+
+    @property
+    def audit(self) -> Path:
+        """The audit logs, a folder each service."""
+        return self.root / "audit"
 
     @property
     def log(self) -> Path:

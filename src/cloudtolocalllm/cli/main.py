@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cloudtolocalllm import __version__
+from cloudtolocalllm.cli.audit_options import add_audit
+from cloudtolocalllm.cli.bridge_options import add_bridge
 from cloudtolocalllm.cli.layout import default_data_dir
 from cloudtolocalllm.runtime.settings import environment
 
@@ -38,8 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         help="where everything is kept (%(default)s)",
     )
     _add_up(commands, data_dir)
-    _add_bridge(commands)
+    add_bridge(commands)
     _add_owner_commands(commands, data_dir)
+    add_audit(commands, data_dir)
     _add_services(commands)
     return parser
 
@@ -60,37 +63,41 @@ def _add_up(commands: "_Commands[argparse.ArgumentParser]", data_dir: argparse.A
     up.set_defaults(run=_up)
 
 
-def _add_bridge(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    bridge = commands.add_parser("bridge", help="connect this machine's engines to a server")
-    bridge.add_argument("--server", metavar="URL", help="the server to dial")
-    bridge.add_argument(
-        "--key", metavar="API_KEY", help="pairs this machine at the first start; - reads it from stdin"
-    )
-    bridge.add_argument("--name", help="how people see this machine (the host's name)")
-    bridge.add_argument(
-        "--engine", action="append", default=[], metavar="URL", help="a model engine; may be repeated"
-    )
-    bridge.add_argument("--allow", action="append", default=[], choices=["pull", "delete", "copy"],
-                        help="serve a route that changes the engine's models")  # fmt: skip
-    bridge.add_argument("--data-dir", type=Path, default=default_data_dir(environment()) / "bridge",
-                        help="where the credential is kept (%(default)s)")  # fmt: skip
-    bridge.set_defaults(run=_bridge)
-
-
 def _add_owner_commands(commands: "_Commands[argparse.ArgumentParser]", data_dir: argparse.ArgumentParser) -> None:
     keys = commands.add_parser("keys", help="API keys").add_subparsers(required=True, metavar="ACTION")
-    create = keys.add_parser("create", parents=[data_dir], help="make a key and print it; it is shown only now")
-    create.add_argument("name", help="what it is for")
-    create.set_defaults(run=_owner("keys_create"))
-    keys.add_parser("list", parents=[data_dir], help="list the keys").set_defaults(run=_owner("keys_list"))
-    delete = keys.add_parser("delete", parents=[data_dir], help="delete a key; it stops working at once")
-    delete.add_argument("id", help="the key's id, as `keys list` shows it")
-    delete.set_defaults(run=_owner("keys_delete"))
+    _add_key_creation(
+        keys.add_parser("create", parents=[data_dir], help="make a key and print it; it is shown only now")
+    )
+    keys.add_parser("list", parents=[data_dir], help="list the keys").set_defaults(run=_keys("keys_list"))
+    revoke = keys.add_parser("revoke", aliases=["delete"], parents=[data_dir],
+                             help="revoke a key; it stops working at once")  # fmt: skip
+    revoke.add_argument("id", help="the key's id, as `keys list` shows it")
+    revoke.set_defaults(run=_keys("keys_revoke"))
     link = commands.add_parser("sign-in-link", parents=[data_dir], help="print a link that signs in once")
     link.set_defaults(run=_owner("sign_in_link"))
     status = commands.add_parser("status", parents=[data_dir], help="tell the state of every part")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=_status)
+
+
+def _add_key_creation(create: argparse.ArgumentParser) -> None:
+    create.add_argument("name", nargs="?", help="what it is for")
+    create.add_argument("--name", dest="label", help="the same")
+    create.add_argument("--days", type=_days, default=90, help="until it expires, 1 to 366 (%(default)s)")
+    create.add_argument("--route", action="append", default=[], metavar="PATH",
+                        help="limit it to a route, or with / at the end to all below; may be repeated")  # fmt: skip
+    create.add_argument("--model", action="append", default=[], metavar="PATTERN",
+                        help="limit it to models, such as 'llama3.2:*'; may be repeated")  # fmt: skip
+    create.add_argument("--rpm", type=int, metavar="N", help="requests a minute")
+    create.add_argument("--tokens-per-day", type=int, metavar="N", help="tokens a day (UTC)")
+    create.add_argument("--bridge", metavar="ID", help="limit it to one machine")
+    create.set_defaults(run=_keys("keys_create"))
+
+
+def _days(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 366:
+        raise argparse.ArgumentTypeError("expected a whole number from 1 to 366")
+    return int(text)
 
 
 def _add_services(commands: "_Commands[argparse.ArgumentParser]") -> None:
@@ -131,17 +138,21 @@ def _up(options: argparse.Namespace) -> int:
         return _fail(str(error))
 
 
-def _bridge(options: argparse.Namespace) -> int:
-    from cloudtolocalllm.cli.bridge import run_bridge
-
-    return run_bridge(options)
-
-
 def _owner(name: str) -> object:
     def run(options: argparse.Namespace) -> int:
         from cloudtolocalllm.cli import owner
 
         status: int = getattr(owner, name)(options)
+        return status
+
+    return run
+
+
+def _keys(name: str) -> object:
+    def run(options: argparse.Namespace) -> int:
+        from cloudtolocalllm.cli import keys
+
+        status: int = getattr(keys, name)(options)
         return status
 
     return run

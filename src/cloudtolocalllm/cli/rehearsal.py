@@ -6,6 +6,7 @@ pages when it happens here, into each child's own when it happens there.
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import os
 import secrets
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from cloudtolocalllm.auth.assertion import BRIDGE, CLIENT, Assertion, manager_token, mint
+from cloudtolocalllm.auth.assertion import BRIDGE, CLIENT, KEY, Assertion, Limits, manager_token, mint
 from cloudtolocalllm.contracts.authorize import ASSERTION, TUNNEL_TARGET
 from cloudtolocalllm.link import Stream, StreamHandler, Tunnel
 from cloudtolocalllm.link.wire import WebSocketWire, client_protocol, hand_over
@@ -38,6 +39,7 @@ LIVES = 10
 TOKENS = 4
 TIMEOUT = 10.0
 """Seconds, on a machine that is busy starting."""
+_LIMITS = Limits(10**6, 10**6, 10**12)
 _BRIDGE_ID = "br-rehearsal"
 _TOKEN = b'{"model":"m","message":{"role":"assistant","content":" a"},"done":false}\n'
 
@@ -105,8 +107,12 @@ async def _ask(pool: Pool, settings: ProxySettings, *, max_content: int = 1 << 2
 
 def _assertion(settings: ProxySettings, kind: str) -> str:
     now = int(SystemClock().wall())
-    bridges = (_BRIDGE_ID,) if kind == CLIENT else ()
-    return mint(Assertion(settings.instance, "u", kind, _BRIDGE_ID, now, now + 60, bridges, "rq"), settings.key)
+    claims = Assertion(settings.instance, "u", kind, _BRIDGE_ID, now, now + 60, (), "rq")
+    if kind == CLIENT:  # with all that a real one carries: what is not rehearsed, each proxy pays for by itself
+        claims = dataclasses.replace(
+            claims, bridges=(_BRIDGE_ID,), via=KEY, key_requests_per_minute=10**6, scope="{}", limits=_LIMITS
+        )
+    return mint(claims, settings.key)
 
 
 class _Bridge:

@@ -5,7 +5,6 @@ import json
 import logging
 import logging.handlers
 import os
-import platform
 import secrets
 import shutil
 import signal
@@ -15,13 +14,19 @@ import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudtolocalllm.api.store import Store
-from cloudtolocalllm.auth import keys
+from cloudtolocalllm.api.secrets import load_pseudonym_key, load_signing_ring
+from cloudtolocalllm.auth.pseudonyms import owner_of
 from cloudtolocalllm.bridge.engines.probe import WELL_KNOWN_PORTS, probe
-from cloudtolocalllm.cli.layout import Layout, write_private
+from cloudtolocalllm.bridge.keys import KeyListError
+from cloudtolocalllm.bridge.pairing import provision_local
+from cloudtolocalllm.cli.keys import owner_key
+from cloudtolocalllm.cli.layout import Layout
 from cloudtolocalllm.cli.lock import Lock, await_leftovers, record_processes
+from cloudtolocalllm.cli.owner import make_link
 from cloudtolocalllm.cli.supervisor import Part, PartFailedError, Supervisor
+from cloudtolocalllm.runtime.clock import SystemClock
 from cloudtolocalllm.runtime.http1 import HttpError, Pool, fetch
+from cloudtolocalllm.runtime.settings import environment
 
 READY_TIMEOUT = 30.0
 """Seconds from the start to the first answer of every part."""
@@ -31,6 +36,8 @@ PORTS = range(8080, 8090)
 """Tried in turn when no port is asked for."""
 HIGH_PORTS = range(20000, 32000)
 """For port 0: below the ports that systems give to clients, so that a restarted part finds its port free."""
+PASSED_SETTINGS = ("OIDC_", "SIGN_UP", "ALLOW_", "GROUPS_CLAIM", "ADMIN", "USER_")
+"""What the names of those settings of the API begin with that it gets from `up`'s own environment."""
 NO_ENGINE = (
     f"No model engine was found on this machine (looked on the ports of {', '.join(WELL_KNOWN_PORTS.values())})."
 )
@@ -104,7 +111,7 @@ class _Up:
 
     async def run(self) -> int:
         engines = await self._engines()
-        owner = _provision(self._layout)
+        owner = await _provision(self._layout, self._url)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._asked_to_stop)
@@ -152,8 +159,9 @@ class _Up:
         layout = self._layout
         manager, api = f"unix:{layout.run}/manager.sock", f"unix:{layout.run}/api.sock"
         start = self._start
-        await start("manager", "C2L_MANAGER_", 10.0, listen=manager, token_file=layout.manager_token,
-                    run_dir=layout.run, warm=self._options.warm)  # fmt: skip
+        await start("manager", "C2L_MANAGER_", 10.0, listen=manager, service_keys=layout.service_keys / "public",
+                    run_dir=layout.run, warm=self._options.warm, audit_dir=layout.audit / "manager",
+                    audit_origin="localhost/manager")  # fmt: skip
         demo = ""
         if not engines:
             port = _choose_port(0)
@@ -163,11 +171,14 @@ class _Up:
                     engines=",".join(engines),
                     demo_engine=demo)  # fmt: skip
         web = self._options.web_root
-        await start("edge", "C2L_EDGE_", 15.0, listen_port=self._port, api=api, **({"web_root": web} if web else {}))
+        await start("edge", "C2L_EDGE_", 15.0, listen_port=self._port, api=api, audit_dir=layout.audit / "edge",
+                    audit_origin="localhost/edge", **({"web_root": web} if web else {}))  # fmt: skip
         # Last, so that it stops first: it ends the pages' event streams and is not in the way of answers, for which
         # the edge then waits.
         await start("api", "C2L_API_", 10.0, listen=api, data_dir=layout.cloud, manager=manager,
-                    manager_token_file=layout.manager_token, public_url=self._url)  # fmt: skip
+                    service_keys=layout.service_keys, public_url=self._url,
+                    audit_dir=layout.audit / "api", audit_origin="localhost/api",
+                    **_passed_settings())  # fmt: skip
         return demo
 
     async def _start(self, name: str, prefix: str, stop_grace: float, /, **settings: object) -> None:
@@ -259,36 +270,23 @@ def _open_log(path: Path) -> logging.Handler:
     return handler
 
 
-def _provision(layout: Layout) -> Owner:
+async def _provision(layout: Layout, url: str) -> Owner:
     """Make what the owner and the local bridge need to come in; keep what an earlier start made."""
-    if not layout.manager_token.exists():
-        write_private(layout.manager_token, secrets.token_hex(32))
-    store = Store(layout.cloud / "cloud.db")
+    clock = SystemClock()
+    ring = load_signing_ring(layout.secrets)
+    user = owner_of(load_pseudonym_key(layout.secrets))
+    provision_local(layout.bridge_credential, ring, user=user, server=url, now=clock.wall())
     try:
-        user = store.owner()
-        _provision_bridge(store, user, layout.bridge_credential)
-        key = layout.owner_key.read_text().strip() if layout.owner_key.exists() else ""
-        if not _holds(store, key):
-            _, key = store.create_key(user, "made by up")
-            write_private(layout.owner_key, key)
-        token, _ = store.create_sign_in_link(user)
-        return Owner(token, key)
-    finally:
-        store.close()
+        key = owner_key(layout, ring, user, clock)
+    except KeyListError as error:
+        raise UpError(str(error)) from None
+    return Owner(await make_link(layout, user), key)
 
 
-def _provision_bridge(store: Store, user: str, path: Path) -> None:
-    if path.exists():
-        known = {bridge.id for bridge in store.list_bridges(user)}
-        if json.loads(path.read_bytes()).get("bridge_id") in known:
-            return
-    record, credential = store.create_bridge(user, platform.node()[:64] or "this machine")
-    write_private(path, json.dumps({"bridge_id": record.id, "credential": credential}))
-
-
-def _holds(store: Store, text: str) -> bool:
-    parsed = keys.parse_key(text)
-    return parsed is not None and store.find_key(parsed.id) is not None
+def _passed_settings() -> dict[str, str]:
+    prefix = "C2L_API_"
+    given = {name.removeprefix(prefix): value for name, value in environment().items() if name.startswith(prefix)}
+    return {name.lower(): value for name, value in given.items() if name.startswith(PASSED_SETTINGS)}
 
 
 def _choose_port(wanted: int | None) -> int:

@@ -8,7 +8,8 @@ HOST = b"app.example.org"
 
 
 @pytest.mark.parametrize(
-    "name", [b"authorization", b"x-api-key", b"origin", b"sec-fetch-site", b"host", b"x-original-uri", b"c2l-fresh"]
+    "name",
+    [b"authorization", b"dpop", b"x-api-key", b"origin", b"sec-fetch-site", b"host", b"x-original-uri", b"c2l-fresh"],
 )
 def test_a_deciding_field_may_not_come_twice_even_with_the_same_value(name: bytes) -> None:
     with pytest.raises(AmbiguousError, match=name.decode()):

@@ -6,6 +6,7 @@ from cloudtolocalllm.api.authorize import MAX_BRIDGES, Allow, BridgeFact, Deny, 
 from cloudtolocalllm.api.browser import AmbiguousError
 from cloudtolocalllm.api.identity import Identity, Via
 from cloudtolocalllm.auth.assertion import BRIDGE, CLIENT
+from cloudtolocalllm.auth.keys import KeyClaims, KeyScope
 from cloudtolocalllm.contracts.authorize import DATA_PREFIXES
 from cloudtolocalllm.contracts.problems import Problem
 
@@ -16,6 +17,10 @@ SESSION = Identity(Via.SESSION, "u_a", "s")
 CREDENTIAL = Identity(Via.BRIDGE, "u_a", "b")
 UP = BridgeFact("b1", "Desktop", connected=100.0, last_seen=90.0)
 DOWN = BridgeFact("b2", "Laptop", connected=None, last_seen=50.0)
+
+
+def key(scope: KeyScope) -> Identity:
+    return replace(KEY, key=KeyClaims("k", "u_a", 1, 2, scope))
 
 
 def denied(question: Question, facts: Facts) -> Deny:
@@ -96,6 +101,52 @@ def test_only_connected_bridges_serve_the_latest_first() -> None:
     assert [bridge.id for bridge in decision.bridges] == ["b4", "b1"]
 
 
+@pytest.mark.parametrize(
+    ("routes", "path", "allowed"),
+    [
+        ((), "/v1/chat/completions", True),
+        (("/v1/",), "/v1/chat/completions", True),
+        (("/v1/",), "/ollama/api/chat", False),
+        (("/v1/models",), "/v1/models", True),
+        (("/v1/models",), "/v1/models/x", False),
+        (("/v1/models", "/ollama/"), "/ollama/api/chat", True),
+        (("/v1/",), "/v1/../ollama/api/chat", False),
+        (("/v1/",), "/v1/%2e%2e/ollama/api/chat", False),
+        (("/v1/",), "/c2l/keys", False),
+    ],
+)
+def test_a_key_reaches_the_routes_of_its_scope(routes: tuple[str, ...], path: str, allowed: bool) -> None:
+    identity = key(KeyScope(routes=routes))
+    decision = decide(replace(ASK, path=path), Facts(identity, bridges=(UP,)))
+    if allowed:
+        assert decision == Allow(CLIENT, identity, (UP,))
+    else:
+        assert isinstance(decision, Deny)
+        assert decision.problem is Problem.KEY_SCOPE
+
+
+def test_what_a_key_may_not_is_said_before_what_is_there() -> None:
+    narrow = key(KeyScope(routes=("/ollama/",)))
+    for bridges in ((), (DOWN,), (UP,)):
+        assert denied(ASK, Facts(narrow, bridges=bridges)).problem is Problem.KEY_SCOPE
+
+
+def test_a_key_of_one_bridge_reaches_no_other() -> None:
+    two = BridgeFact("b2", "Laptop", connected=50.0, last_seen=50.0)
+    assert decide(ASK, Facts(key(KeyScope(bridge="b2")), bridges=(UP, two))) == Allow(
+        CLIENT, key(KeyScope(bridge="b2")), (two,)
+    )
+    deny = denied(ASK, Facts(key(KeyScope(bridge="b2")), bridges=(UP, DOWN)))
+    assert deny.problem is Problem.BRIDGE_OFFLINE
+    assert "Laptop" in deny.detail
+    assert denied(ASK, Facts(key(KeyScope(bridge="b9")), bridges=(UP, DOWN))).problem is Problem.KEY_SCOPE
+    assert denied(ASK, Facts(key(KeyScope(bridge="b9")))).problem is Problem.NO_BRIDGE_PAIRED
+
+
+def test_a_session_has_no_scope() -> None:
+    assert decide(replace(ASK, path="/c2l/keys"), Facts(SESSION, bridges=(UP,))) == Allow(CLIENT, SESSION, (UP,))
+
+
 def test_an_assertion_names_a_bounded_number_of_bridges() -> None:
     many = tuple(BridgeFact(f"b{n}", "x", connected=float(n), last_seen=None) for n in range(100))
     decision = decide(ASK, Facts(KEY, bridges=many))
@@ -123,6 +174,10 @@ def test_the_question_is_read() -> None:
 @pytest.mark.parametrize("request_id", [b"", b"a b", b"x" * 65, b"a\nb", b"\xff", b'"'])
 def test_a_strange_request_id_is_dropped(request_id: bytes) -> None:
     assert read({b"x-request-id": request_id}).request_id == ""
+
+
+def test_a_bridges_credential_is_no_key() -> None:
+    assert not read({b"authorization": b"DPoP a", b"dpop": b"b"}).presented
 
 
 def test_different_keys_are_ambiguous_and_equal_ones_are_not() -> None:

@@ -64,14 +64,17 @@ def test_a_wrong_command_line_is_explained(arguments: list[str], capsys: pytest.
 def test_keys_work_without_a_running_platform(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--data-dir", str(tmp_path / "data")]
     assert main(["keys", "create", "laptop", *where]) == 0
-    key = capsys.readouterr().out.strip()
+    made = capsys.readouterr()
+    key, id_ = made.out.strip(), made.err.split()[1]
     assert key.startswith("c2l_")
     assert main(["keys", "list", *where]) == 0
     listed = capsys.readouterr().out
+    assert id_ in listed
     assert "laptop" in listed
-    assert key.split("_")[2] not in listed
-    assert main(["keys", "delete", key.split("_")[1], *where]) == 0
-    assert main(["keys", "delete", key.split("_")[1], *where]) == 1
+    assert key not in listed
+    assert main(["keys", "delete", id_, *where]) == 0
+    assert main(["keys", "delete", id_, *where]) == 0
+    assert main(["keys", "delete", "another", *where]) == 1
     assert main(["sign-in-link", *where]) == 1
     assert main(["status", *where]) == 3
 

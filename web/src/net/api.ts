@@ -1,62 +1,49 @@
-/** The typed client of the server's own routes. Every call carries the field that a foreign site cannot send. */
+/** The typed client of the server's own routes for the session and the models. */
+import { call, read } from "@/net/call";
 import { fields, instantOrNull, list, text, textOr } from "@/net/decode";
-import { NO_CONTACT, ProblemError, problemFrom } from "@/net/problem";
 
-/** Required on every request that a session cookie authenticates (against cross-site forgery). */
-export const REQUEST_FIELD = { "C2L-Request": "1" } as const;
-
-/** The bridge may need ten seconds to be woken before the first byte. */
-const CALL_DEADLINE_MS = 20_000;
+/** Somewhere to sign in. */
+export interface Provider {
+  /** Stands in the address where signing in begins. */
+  readonly id: string;
+  readonly name: string;
+}
 
 export interface Session {
   readonly signedIn: boolean;
+  /** A pseudonym. */
   readonly user: string | null;
   /** Milliseconds since 1970. */
   readonly expires: number | null;
-}
-
-/** @throws ProblemError - the server refused, or did not answer. */
-async function call(method: "GET" | "POST", path: string, body?: unknown): Promise<Response> {
-  const init: RequestInit = {
-    method,
-    headers: body === undefined ? REQUEST_FIELD : { ...REQUEST_FIELD, "Content-Type": "application/json" },
-    signal: AbortSignal.timeout(CALL_DEADLINE_MS),
-    cache: "no-store",
-  };
-  if (body !== undefined) init.body = JSON.stringify(body);
-  let response: Response;
-  try {
-    response = await fetch(path, init);
-  } catch {
-    throw new ProblemError(NO_CONTACT);
-  }
-  if (!response.ok)
-    throw new ProblemError(problemFrom(response.status, await response.text().catch(() => "")));
-  return response;
-}
-
-/** Reads a JSON body. @throws ProblemError - it is not what was expected. */
-async function read<T>(response: Response, decode: (value: unknown) => T): Promise<T> {
-  try {
-    return decode(await response.json());
-  } catch (error) {
-    const detail = error instanceof Error ? `${error.message}.` : "It could not be read.";
-    throw new ProblemError({
-      slug: null,
-      title: "The server's answer was not understood",
-      detail,
-      status: response.status,
-    });
-  }
+  readonly name: string | null;
+  readonly email: string | null;
+  readonly admin: boolean;
+  readonly providers: readonly Provider[];
+  /** Whether a one-time link from the server's own machine signs in. */
+  readonly byLink: boolean;
 }
 
 export function decodeSession(value: unknown): Session {
   const document = fields(value);
+  const signedIn = document["signed_in"] === true;
+  const providers = list(document["providers"] ?? []).map(decodeProvider);
   return {
-    signedIn: document["signed_in"] === true,
+    signedIn,
     user: textOr(document["user"], null),
     expires: instantOrNull(document["expires"]),
+    name: textOr(document["name"], null),
+    email: textOr(document["email"], null),
+    admin: signedIn && document["admin"] === true,
+    providers: providers.filter((provider) => provider !== null),
+    byLink: textOr(document["sign_in"], "link") === "link",
   };
+}
+
+function decodeProvider(value: unknown): Provider | null {
+  const document = fields(value);
+  const id = text(document["id"]);
+  // It becomes part of an address.
+  return /^[a-z0-9-]{1,40}$/.test(id) ? { id, name: textOr(document["name"], id) } : null;
 }
 
 export function decodeModels(value: unknown): string[] {
@@ -72,8 +59,20 @@ export async function postSignIn(token: string): Promise<void> {
   await call("POST", "/api/auth/sign-in", { token });
 }
 
-export async function postSignOut(): Promise<void> {
-  await call("POST", "/api/auth/sign-out");
+/** Returns where the provider ends its own session; `null` if there is nothing to go to. */
+export async function postSignOut(): Promise<string | null> {
+  return readRedirect(await call("POST", "/api/auth/sign-out"));
+}
+
+/** Reads `{redirect_to}`; an empty body has none. */
+export async function readRedirect(response: Response): Promise<string | null> {
+  if (response.status === 204) return null;
+  return read(response, (value) => textOr(fields(value)["redirect_to"], null));
+}
+
+/** The address at which signing in at a provider begins, and to which of our pages it comes back. */
+export function signInAddress(provider: Provider, returnTo: string): string {
+  return `/api/auth/${provider.id}/start?${new URLSearchParams({ return_to: returnTo })}`;
 }
 
 export async function getModels(): Promise<string[]> {

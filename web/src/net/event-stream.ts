@@ -4,8 +4,9 @@
  * Read with fetch, not EventSource: that hides the server's keep-alive comments, so a dead link would go unnoticed for
  * minutes, and the status of a refusal, so "signed out" would look like "no network".
  */
-import { REQUEST_FIELD } from "@/net/api";
+
 import { backoffMs, sleep } from "@/net/backoff";
+import { REQUEST_FIELD } from "@/net/call";
 import { SseParser } from "@/net/sse";
 
 const BOUNDS = { firstMs: 500, mostMs: 15_000 } as const;

@@ -4,8 +4,9 @@
  * The page names the exchange. When the body breaks off, it asks `GET /c2l/exchanges/{id}?offset=N` for the same bytes
  * from the N-th on, so the consumer sees one unbroken body. What cannot be had is reported as cut short, never dropped.
  */
-import { REQUEST_FIELD } from "@/net/api";
+
 import { type BackoffBounds, backoffMs, sleep } from "@/net/backoff";
+import { REQUEST_FIELD } from "@/net/call";
 import { isPassing, NO_CONTACT, type Problem, problemFrom } from "@/net/problem";
 import { randomId } from "@/net/random-id";
 

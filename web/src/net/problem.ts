@@ -10,6 +10,8 @@ export interface Problem {
   readonly detail: string;
   /** The HTTP status; 0 if there was no response. */
   readonly status: number;
+  /** Seconds after which the server takes the next attempt, if it said so. */
+  readonly retryAfterS?: number;
 }
 
 export class ProblemError extends Error {
@@ -63,7 +65,7 @@ function messageOf(error: unknown): string | null {
 }
 
 /** Passing troubles of the way home; all other problems would be the same a second later. */
-const PASSING_SLUGS = new Set(["bridge-offline", "overloaded", "timed-out"]);
+const PASSING_SLUGS = new Set(["bridge-offline", "overloaded", "rate-limited", "timed-out"]);
 const PASSING_STATUSES = new Set([429, 500, 502, 503, 504]);
 
 export function isPassing(problem: Problem): boolean {

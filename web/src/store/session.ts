@@ -1,15 +1,32 @@
 /** Who is signed in, and signing in by a link. */
 import { create } from "zustand";
-import { getSession, postSignIn, postSignOut } from "@/net/api";
+import { getSession, type Provider, postSignIn, postSignOut, type Session } from "@/net/api";
+import { isProviderAddress } from "@/net/loopback";
 import { ProblemError } from "@/net/problem";
+import { navigate, usePlace } from "@/store/location";
 
-const SIGN_IN_PATH = "/sign-in";
+/** How one may sign in here. */
+export interface Ways {
+  readonly providers: readonly Provider[];
+  readonly byLink: boolean;
+}
+
+export interface SignedIn {
+  readonly kind: "signed-in";
+  /** A pseudonym. */
+  readonly user: string | null;
+  readonly name: string | null;
+  readonly email: string | null;
+  readonly admin: boolean;
+  /** Milliseconds since 1970. */
+  readonly expires: number | null;
+}
 
 export type SessionState =
   | { readonly kind: "checking" | "signing-in" | "unreachable" }
   /** `linkRefused`: a sign-in link was tried and did not work. */
-  | { readonly kind: "signed-out"; readonly linkRefused: boolean }
-  | { readonly kind: "signed-in"; readonly user: string | null };
+  | { readonly kind: "signed-out"; readonly linkRefused: boolean; readonly ways: Ways }
+  | SignedIn;
 
 export const useSession = create<SessionState>(() => ({ kind: "checking" }));
 
@@ -41,27 +58,53 @@ export async function startSession(): Promise<void> {
 
 /** Takes the token out of `/sign-in#token=…`, and out of the address bar and the history. */
 function takeLinkToken(): string | null {
-  if (location.pathname !== SIGN_IN_PATH) return null;
+  const { route } = usePlace.getState();
+  if (route.page !== "sign-in") return null;
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  history.replaceState(null, "", "/");
+  if (token === null) return null;
+  navigate(route.returnTo, "replace");
   return token === "" ? null : token;
 }
 
 export async function checkSession(linkRefused = false): Promise<void> {
   try {
     const session = await getSession();
-    become(
-      session.signedIn ? { kind: "signed-in", user: session.user } : { kind: "signed-out", linkRefused },
-    );
+    if (session.signedIn) welcome(session);
+    else {
+      const { providers, byLink } = session;
+      become({ kind: "signed-out", linkRefused, ways: { providers, byLink } });
+    }
   } catch (error) {
     const refused = error instanceof ProblemError && error.problem.status === 401;
-    if (refused) become({ kind: "signed-out", linkRefused });
+    if (refused) become({ kind: "signed-out", linkRefused, ways: { providers: [], byLink: true } });
     else if (useSession.getState().kind !== "signed-in") become({ kind: "unreachable" });
   }
 }
 
-/** @throws ProblemError - the server did not end the session; it is still valid. */
-export async function signOut(): Promise<void> {
-  await postSignOut();
-  become({ kind: "signed-out", linkRefused: false });
+function welcome({ user, name, email, admin, expires }: Session): void {
+  const { route } = usePlace.getState();
+  // Whoever is signed in has nothing to do on the sign-in page, unless it says why another attempt failed.
+  if (route.page === "sign-in" && route.error === null) navigate(route.returnTo, "replace");
+  become({ kind: "signed-in", user, name, email, admin, expires });
+}
+
+/**
+ * Ends the session, then what the browser keeps of it, then shows how to sign in again.
+ *
+ * @throws ProblemError - the server did not end the session; it is still valid, and nothing is forgotten.
+ */
+export async function signOut(forget: () => void): Promise<void> {
+  let redirect: string | null = null;
+  try {
+    redirect = await postSignOut();
+  } catch (error) {
+    // It had ended already.
+    if (!(error instanceof ProblemError && error.problem.status === 401)) throw error;
+  }
+  forget();
+  become({ kind: "checking" });
+  // The address of whoever signs in next says nothing of where this one was.
+  navigate("/", "replace");
+  if (redirect !== null && isProviderAddress(redirect)) location.assign(redirect);
+  else await checkSession();
 }

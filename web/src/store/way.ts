@@ -32,3 +32,14 @@ export function followWay(): () => void {
     useWay.setState({ status: null, contact: "connecting" });
   };
 }
+
+/** Shows at once what a call to the server has just changed; the next document says the same. */
+export function amendBridge(id: string, change: { readonly name: string } | "removed"): void {
+  const { status } = useWay.getState();
+  if (status === null) return;
+  const bridges =
+    change === "removed"
+      ? status.bridges.filter((bridge) => bridge.id !== id)
+      : status.bridges.map((bridge) => (bridge.id === id ? { ...bridge, ...change } : bridge));
+  useWay.setState({ status: { ...status, bridges } });
+}

@@ -67,8 +67,30 @@ describe("decodeSession", () => {
       signedIn: true,
       user: "owner",
       expires: 10_000,
+      name: null,
+      email: null,
+      admin: false,
+      providers: [],
+      byLink: true,
     });
     expect(decodeSession({ signed_in: "true" }).signedIn).toBe(false);
+  });
+
+  it("is an admin only if signed in, and if the server says so plainly", () => {
+    expect(decodeSession({ signed_in: true, admin: true }).admin).toBe(true);
+    expect(decodeSession({ signed_in: true, admin: 1 }).admin).toBe(false);
+    expect(decodeSession({ signed_in: false, admin: true }).admin).toBe(false);
+  });
+
+  it("names the providers, without those whose id fits into no address", () => {
+    const providers = [{ id: "oidc", name: "Example" }, { id: "../x" }, { id: "sso" }];
+    expect(decodeSession({ signed_in: false, sign_in: "oidc", providers })).toMatchObject({
+      byLink: false,
+      providers: [
+        { id: "oidc", name: "Example" },
+        { id: "sso", name: "sso" },
+      ],
+    });
   });
 });
 

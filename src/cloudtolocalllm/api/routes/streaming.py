@@ -1,6 +1,8 @@
 """The status that is true, once or as it changes, and the user's proxy."""
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -13,7 +15,10 @@ from cloudtolocalllm.api.identity import Identity
 from cloudtolocalllm.api.manager_client import RETRY_AFTER, ManagerError
 from cloudtolocalllm.api.models import StreamingStatus
 from cloudtolocalllm.api.parts import Parts, parts_of, user
+from cloudtolocalllm.api.state import StateUnavailableError
 from cloudtolocalllm.contracts.problems import Problem
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/api/streaming", tags=["streaming"])
 
@@ -78,9 +83,11 @@ async def _events(parts: Parts, identity: Identity) -> AsyncIterator[str]:
     subscription = parts.bus.subscribe(user_topic(identity.user))
     try:
         yield "retry: 1000\n\n"
+        with contextlib.suppress(SlowSubscriberError, BusClosedError):  # `get` will tell
+            await subscription.ready()
         last = ""
         while parts.identifier.still_holds(identity):
-            text = (await parts.status.status(identity.user)).model_dump_json()
+            text = await _status(parts, identity) or last
             yield f"data: {text}\n\n" if text != last else ": keep-alive\n\n"
             last = text
             try:
@@ -97,6 +104,14 @@ async def _events(parts: Parts, identity: Identity) -> AsyncIterator[str]:
         counts[identity.user] -= 1
         if not counts[identity.user]:
             del counts[identity.user]
+
+
+async def _status(parts: Parts, identity: Identity) -> str | None:
+    try:
+        return (await parts.status.status(identity.user)).model_dump_json()
+    except StateUnavailableError as error:
+        log.warning("the state does not answer", extra={"cause": str(error)})
+        return None
 
 
 def _pause(parts: Parts, identity: Identity) -> float:

@@ -1,7 +1,10 @@
-/** The screens of whoever is not (yet) signed in. */
-import type { ReactNode } from "react";
-import { Mark } from "@/features/icons";
-import { checkSession, useSession } from "@/store/session";
+/** The screens of whoever is not (yet) signed in, in place of the page that they asked for. */
+import { Screen } from "@/features/frame/Screen";
+import { type Explained, explainSignInError } from "@/features/sign-in/explain";
+import { signInAddress } from "@/net/api";
+import { usePlace } from "@/store/location";
+import type { Route } from "@/store/route";
+import { checkSession, useSession, type Ways } from "@/store/session";
 
 export function SignedOut() {
   const session = useSession();
@@ -19,48 +22,70 @@ export function SignedOut() {
           </button>
         </Screen>
       );
+    case "signed-out":
+      return <Invitation linkRefused={session.linkRefused} ways={session.ways} />;
     default:
-      return <Invitation linkRefused={session.kind === "signed-out" && session.linkRefused} />;
+      return null;
   }
 }
 
-function Invitation({ linkRefused }: { readonly linkRefused: boolean }) {
+const LINK_REFUSED: Explained = {
+  title: "This sign-in link does not work any more",
+  detail: "Each link works once, and only for a while.",
+};
+
+const PURPOSE: Record<Route["page"], string> = {
+  chat: "Sign in to chat with your models",
+  "sign-in": "Sign in to chat with your models",
+  pair: "Sign in to connect a machine",
+  settings: "Sign in to see your settings",
+  admin: "Sign in to see the overview",
+  unknown: "Sign in to chat with your models",
+};
+
+interface InvitationProps {
+  readonly linkRefused: boolean;
+  readonly ways: Ways;
+}
+
+function Invitation({ linkRefused, ways }: InvitationProps) {
+  const { route, address } = usePlace();
+  const { providers } = ways;
+  const byLink = ways.byLink || providers.length === 0;
+  const error = route.page === "sign-in" ? route.error : null;
+  const failed = linkRefused ? LINK_REFUSED : error === null ? null : explainSignInError(error);
+  const returnTo = route.page === "sign-in" ? route.returnTo : address;
   return (
-    <Screen
-      title={linkRefused ? "This sign-in link does not work any more" : "Sign in to chat with your models"}
-    >
-      {linkRefused && <p>Each link works once, and only for a while.</p>}
+    <Screen title={failed?.title ?? PURPOSE[route.page]}>
+      {failed !== null && <p role="alert">{failed.detail}</p>}
+      {providers.map((provider) => (
+        <button
+          key={provider.id}
+          type="button"
+          className="button button-main w-full py-2.5 break-words"
+          // A click and no link: beginning to sign in is nothing for a browser to fetch in advance.
+          onClick={() => location.assign(signInAddress(provider, returnTo))}
+        >
+          Sign in with {provider.name}
+        </button>
+      ))}
+      {byLink && <ByLink others={providers.length > 0} />}
+    </Screen>
+  );
+}
+
+function ByLink({ others }: { readonly others: boolean }) {
+  return (
+    <>
       <p>
-        Open the link that <code className="font-mono text-ink">cloudtolocalllm up</code> printed in its
-        terminal, or ask for a new one on that machine:
+        {others ? "Or open" : "Open"} the link that{" "}
+        <code className="font-mono text-ink">cloudtolocalllm up</code> printed in its terminal, or ask for a
+        new one on that machine:
       </p>
       <code className="prompt">cloudtolocalllm sign-in-link</code>
       <button type="button" className="button mt-2" onClick={() => void checkSession()}>
         I have signed in: look again
       </button>
-    </Screen>
-  );
-}
-
-interface ScreenProps {
-  readonly title: string;
-  readonly busy?: boolean;
-  readonly children?: ReactNode;
-}
-
-function Screen({ title, busy = false, children }: ScreenProps) {
-  return (
-    <main className="grid h-full place-items-center overflow-y-auto p-4" aria-busy={busy}>
-      <div className="w-full max-w-md space-y-6">
-        <div className="flex items-center gap-3">
-          <Mark className="size-10" />
-          <p className="font-semibold">CloudToLocalLLM</p>
-        </div>
-        <div className="space-y-3 text-muted">
-          <h1 className="text-2xl leading-tight font-semibold text-balance text-ink">{title}</h1>
-          {children}
-        </div>
-      </div>
-    </main>
+    </>
   );
 }

@@ -1,0 +1,142 @@
+/**
+ * The user's API keys. Their list is at home. While the home cannot be asked, the page shows what this browser saw
+ * last, so that a key can be revoked at any time.
+ */
+import { create } from "zustand";
+import { fields, instantOrNull, list, textOr } from "@/net/decode";
+import { type ApiKey, decodeKey, deleteKey, getKeys, type NewKeyRequest, postKey } from "@/net/keys";
+import { type Problem, ProblemError } from "@/net/problem";
+import { load, remove, save } from "@/store/storage";
+
+const STORED = "c2l.keys.v1";
+/** More than anybody keeps; the rest would only fill the browser's storage. */
+const MOST_REMEMBERED = 200;
+
+export interface ListedKey extends ApiKey {
+  /** Whether the machine that answered last has it in its list. */
+  readonly atHome: boolean;
+}
+
+interface Remembered {
+  readonly user: string | null;
+  /** When the home answered last, in milliseconds since 1970; `null` for never. */
+  readonly heard: number | null;
+  readonly keys: readonly ListedKey[];
+}
+
+interface KeysState extends Remembered {
+  readonly loading: boolean;
+  /** Why the home could not be asked; `null` if the list is what it says. */
+  readonly problem: Problem | null;
+}
+
+const EMPTY: KeysState = { user: null, heard: null, keys: [], loading: false, problem: null };
+
+export const useKeys = create<KeysState>(() => EMPTY);
+
+let latest = 0;
+
+/** Shows what this browser remembers for the user, and asks the home. @throws ProblemError - nobody is signed in. */
+export async function openKeys(user: string | null): Promise<void> {
+  const known = rememberedOf(user) ?? { user, heard: null, keys: [] };
+  useKeys.setState({ ...EMPTY, ...known }, true);
+  await loadKeys();
+}
+
+/** Returns what this browser remembers for the user; another user's is removed. */
+export function rememberedOf(user: string | null): Remembered | null {
+  const stored = load(STORED, decodeRemembered);
+  if (stored === null || stored.user === user) return stored;
+  remove(STORED);
+  return null;
+}
+
+/** Asks the home. Of several calls at once, the last one counts. @throws ProblemError - nobody is signed in. */
+export async function loadKeys(): Promise<void> {
+  latest += 1;
+  const turn = latest;
+  useKeys.setState({ loading: true });
+  try {
+    const keys = await getKeys();
+    if (turn !== latest) return;
+    const now = Date.now();
+    become({ heard: now, keys: merge(keys, useKeys.getState().keys, now), loading: false, problem: null });
+  } catch (error) {
+    if (turn !== latest) return;
+    if (!(error instanceof ProblemError)) throw error;
+    useKeys.setState({ loading: false, problem: error.problem });
+    if (error.problem.status === 401) throw error;
+  }
+}
+
+/**
+ * What the home lists, and what it does not list though this browser saw it: a key may have been made while no machine
+ * was there to be told. Pure.
+ */
+export function merge(home: readonly ApiKey[], seen: readonly ListedKey[], now: number): ListedKey[] {
+  const listed = new Set(home.map((key) => key.id));
+  const unlisted = seen.filter((key) => !listed.has(key.id) && (key.expires === null || key.expires > now));
+  const all = [
+    ...home.filter((key) => !key.revoked).map((key) => ({ ...key, atHome: true })),
+    ...unlisted.map((key) => ({ ...key, atHome: false })),
+  ];
+  return all.sort((one, other) => (other.created ?? 0) - (one.created ?? 0));
+}
+
+/** Makes a key and returns its text, which is kept nowhere. @throws ProblemError */
+export async function makeKey(request: NewKeyRequest): Promise<string> {
+  const { key, secret } = await postKey(request);
+  const { keys } = useKeys.getState();
+  become({ keys: [{ ...key, atHome: true }, ...keys.filter(({ id }) => id !== key.id)] });
+  return secret;
+}
+
+/** @throws ProblemError - it was not revoked. */
+export async function revokeKey(id: string): Promise<void> {
+  await deleteKey(id);
+  become({ keys: useKeys.getState().keys.filter((key) => key.id !== id) });
+}
+
+/** Removes what this browser remembers. */
+export function forgetKeys(): void {
+  latest += 1;
+  remove(STORED);
+  useKeys.setState(EMPTY, true);
+}
+
+function become(change: Partial<KeysState>): void {
+  useKeys.setState(change);
+  const { user, heard, keys } = useKeys.getState();
+  const at = heard === null ? null : heard / 1000;
+  save(STORED, { user, heard: at, keys: keys.slice(0, MOST_REMEMBERED).map(encode) });
+}
+
+function encode(key: ListedKey): Record<string, unknown> {
+  const seconds = (instant: number | null) => (instant === null ? null : instant / 1000);
+  return {
+    id: key.id,
+    name: key.name,
+    created: seconds(key.created),
+    expires: seconds(key.expires),
+    last_used: seconds(key.lastUsed),
+    routes: key.routes,
+    models: key.models,
+    requests_per_minute: key.requestsPerMinute,
+    tokens_per_day: key.tokensPerDay,
+    bridge: key.bridge,
+    at_home: key.atHome,
+  };
+}
+
+/** @throws DecodeError - the stored value is no list of keys. */
+export function decodeRemembered(value: unknown): Remembered {
+  const document = fields(value);
+  return {
+    user: textOr(document["user"], null),
+    heard: instantOrNull(document["heard"]),
+    keys: list(document["keys"]).map((entry) => {
+      const key = decodeKey(entry);
+      return { ...key, atHome: fields(entry)["at_home"] === true };
+    }),
+  };
+}
