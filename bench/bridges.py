@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtolocalllm.bridge.control import Uplink
-from cloudtolocalllm.bridge.pairing import Credential
+from cloudtolocalllm.bridge.identity import BridgeIdentity, Prover
 from cloudtolocalllm.bridge.service import Bridge
 from cloudtolocalllm.bridge.settings import BridgeSettings
 
@@ -38,11 +38,11 @@ async def _idle(job: dict[str, Any], group: asyncio.TaskGroup) -> None:
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def one(path: str) -> None:
-        credential = Credential.load(Path(path))
+        identity = BridgeIdentity.load(Path(path))
         welcomed = asyncio.Event()
         uplink = Uplink(
-            job["server"], lambda: credential, name="idle", version="0", statuses=lambda: (), on_wake=_ignore,
-            on_welcome=welcomed.set,
+            job["server"], Prover(job["server"], lambda: identity), name="idle", version="0", statuses=lambda: (),
+            on_wake=_ignore, on_welcome=welcomed.set,
         )  # fmt: skip
         async with gate:
             group.create_task(uplink.run())

@@ -203,13 +203,12 @@ async def _sequential(job: Job) -> Outcome:
 async def _closed(job: Job) -> Outcome:
     """Each connection sends its next request when the answer to the last one is complete."""
     outcome = Outcome()
-    target = job.targets[0]
-    message = target.message
-    clients = [await Client.connect(target) for _ in range(job.count)]
+    targets = [job.targets[index % len(job.targets)] for index in range(job.count)]
+    clients = [(await Client.connect(target), target.message) for target in targets]
     stop = asyncio.Event()
     counting = False
 
-    def begin(client: Client) -> None:
+    def begin(client: Client, message: bytes) -> None:
         sent = time.monotonic_ns()
 
         def done(error: Exception | None) -> None:
@@ -221,13 +220,13 @@ async def _closed(job: Job) -> Outcome:
                 outcome.requests += 1
                 outcome.latencies.append((time.monotonic_ns() - sent) / 1e6)
             if not stop.is_set():
-                loop.call_soon(begin, client)
+                loop.call_soon(begin, client, message)
 
         client.send(message, _nothing, done)
 
     loop = asyncio.get_running_loop()
-    for client in clients:
-        begin(client)
+    for client, message in clients:
+        begin(client, message)
     await asyncio.sleep(job.warmup)
     counting = True
     began = time.monotonic_ns()
@@ -235,7 +234,7 @@ async def _closed(job: Job) -> Outcome:
     counting = False
     outcome.seconds = (time.monotonic_ns() - began) / 1e9
     stop.set()
-    for client in clients:
+    for client, _ in clients:
         client.close()
     return outcome
 

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import secrets
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,8 @@ from tests.support.stack import Stack, running_stack
 
 from bench.engines import question
 from bench.http import Target
-from cloudtolocalllm.api.store import Store
+from cloudtolocalllm.api.secrets import load_signing_ring
+from cloudtolocalllm.bridge.pairing import provision_local
 
 BRIDGES_TIMEOUT = 120.0
 CHAT = "/ollama/api/chat"
@@ -46,21 +49,16 @@ def platform(engine: EngineProcess, *arguments: str) -> Iterator[Stack]:
 
 
 def make_users(stack: Stack, count: int) -> list[User]:
-    """Add users to the platform's store, as signing up and pairing would."""
-    store = Store(stack.data_dir / "cloud" / "cloud.db")
+    """Add users, as signing in and pairing would."""
     folder = stack.data_dir / "bench-bridges"
     folder.mkdir(exist_ok=True)
+    ring = load_signing_ring(stack.secrets_dir)
     users = []
-    try:
-        for _ in range(count):
-            user = store.create_user()
-            _, key = store.create_key(user, "bench")
-            record, credential = store.create_bridge(user, "bench")
-            path = folder / f"{record.id}.json"
-            path.write_text(json.dumps({"bridge_id": record.id, "credential": credential}))
-            users.append(User(user, key, path))
-    finally:
-        store.close()
+    for number in range(count):
+        user, key = stack.new_user(f"bench-{secrets.token_hex(4)}-{number}")
+        path = folder / f"{user}.json"
+        provision_local(path, ring, user=user, server=stack.url, now=time.time())
+        users.append(User(user, key, path))
     return users
 
 

@@ -1,8 +1,11 @@
-"""Writes the generated reference pages: docs/reference/settings.md and problems.md. `--check` only compares."""
+"""Writes the generated pages of docs/reference: settings, problems, audit-events. `--check` only compares."""
 
 import sys
 from pathlib import Path
 
+from cloudtolocalllm.audit.auditor import SINGLY, WINDOW
+from cloudtolocalllm.audit.events import Event
+from cloudtolocalllm.audit.record import OCSF_VERSION
 from cloudtolocalllm.cli.services import SERVICES, settings_class
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.settings import describe
@@ -44,7 +47,43 @@ def problems_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"settings.md": settings_page, "problems.md": problems_page}
+def audit_page() -> str:
+    """Return the page of every event in the audit log."""
+    lines = [
+        "# Audit events",
+        NOTE,
+        "Each service writes its own log, one JSON object a line, with the members of the Open Cybersecurity Schema",
+        f"Framework (OCSF) {OCSF_VERSION}. `metadata.event_code` is the event below, `status_code` its reason,",
+        "`actor.user.uid` the user's pseudonym, `entity.uid` the thing that it happened to (an id),",
+        "`src_endpoint.uid` the client, `metadata.correlation_uid` the request's id as in the other logs,",
+        "`metadata.uid` the record's own.",
+        "",
+        "Never in a record: bodies, names of models, tokens, keys, e-mail addresses, names of people or machines,",
+        "and addresses. A client appears under a hash of its address (of IPv6 the first 64 bits) whose key is",
+        "random, in memory only and thrown away at midnight UTC: told from others for that day, and never again.",
+        "",
+        f"Events marked *bounded* can be caused by strangers: of each with the same reason, the first {SINGLY} in",
+        f"{WINDOW:.0f} s are written one by one, the others as one record with `count`, `start_time` and `end_time`.",
+        "",
+        "How the log is kept and checked: [decision 5](../decisions/0005-audit-log.md) and `cloudtolocalllm audit`",
+        "([command line](cli.md)).",
+        "",
+        "| event | OCSF class | activity | outcome | severity | what happened | reasons |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for event in Event:
+        kind = event.kind
+        reasons = ", ".join(f"`{reason.value}`" for reason in kind.reasons)
+        meaning = f"{kind.meaning} About: {kind.entity}." if kind.entity else kind.meaning
+        lines.append(
+            f"| `{kind.code}` | {kind.class_.caption} {kind.class_.uid} | {kind.activity} {kind.activity_id} "
+            f"| {kind.status.name.lower()} | {kind.severity.name.lower()} "
+            f"| {meaning}{' *bounded*' if kind.frequent else ''} | {reasons} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {"settings.md": settings_page, "problems.md": problems_page, "audit-events.md": audit_page}
 
 
 def main() -> int:

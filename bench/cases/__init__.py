@@ -3,14 +3,15 @@
 from bench.case import Case
 from bench.cases import (
     added_latency,
+    authorize,
     cpu_per_token,
     first_answer,
     first_token,
-    idle_bridge,
     memory_per_user,
     requests_per_second,
     stalled_reader,
     stop_latency,
+    ten_thousand_bridges,
     thousand_users,
     tunnel_cut,
 )
@@ -21,7 +22,8 @@ CASES: dict[str, Case] = {
     "requests_per_second": requests_per_second.run,
     "cpu_per_token": cpu_per_token.run,
     "memory_per_user": memory_per_user.run,
-    "idle_bridge": idle_bridge.run,
+    "authorize": authorize.run,
+    "ten_thousand_bridges": ten_thousand_bridges.run,
     "first_answer": first_answer.run,
     "stalled_reader": stalled_reader.run,
     "stop_latency": stop_latency.run,

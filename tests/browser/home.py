@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from tests.browser.home_accounts import Accounts, Reply
+from tests.browser.home_accounts import problem as problem
 
 DIST = Path(__file__).resolve().parents[2] / "web" / "dist"
 TOKEN = "one-time-token"
@@ -50,10 +53,6 @@ def status(state: str, *engines: dict[str, Any], connected: bool = True) -> dict
         "engines": list(engines or (engine(),)) if connected else [],
     }
     return {"state": state, "bridges": [] if state == "no-bridge" else [bridge], "proxy": None}
-
-
-def problem(slug: str, code: int, title: str, detail: str) -> dict[str, Any]:
-    return {"type": f"urn:c2l:problem:{slug}", "title": title, "detail": detail, "status": code}
 
 
 LOST = problem("not-found", 404, "There is nothing here", "This answer is not kept.")
@@ -101,6 +100,10 @@ class Home:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.exchanges: dict[str, Answer] = {}
         self.events_up = True
+        self.accounts = Accounts()
+        self.session_may_be_told = threading.Event()
+        """Cleared, it holds back who is signed in."""
+        self.session_may_be_told.set()
         self._status = status("ready")
         self._version = 0
         self._changed = threading.Condition()
@@ -142,13 +145,18 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self._note()
         if path == "/api/auth/session":
-            self._json(200, {"signed_in": self.home.signed_in, "user": "u_owner", "expires": 4e9})
+            self.home.session_may_be_told.wait(WAIT)
+            self._json(200, self.home.accounts.session(signed_in=self.home.signed_in))
+        elif path == "/api/auth/oidc/start":
+            self._provider()
         elif path == "/api/streaming/events":
             self._events()
         elif path == "/v1/models":
             self._json(200, {"object": "list", "data": [{"id": model} for model in self.home.models]})
         elif path.startswith("/c2l/exchanges/"):
             self._attach(path.rpartition("/")[2])
+        elif path.startswith(("/api/", "/c2l/")):
+            self._account(path, None)
         else:
             self._file(path)
 
@@ -163,19 +171,48 @@ class Handler(BaseHTTPRequestHandler):
             self._empty() if accepted else self._json(401, problem("unauthenticated", 401, "Sign in", "Used."))
         elif path == "/api/auth/sign-out":
             self.home.signed_in = False
-            self._empty()
+            self._reply(self.home.accounts.signed_out)
         elif path == "/v1/chat/completions":
             self.home.asked.append(body)
             answer = self.home.answers.pop(0)
             self.home.exchanges[self.headers["c2l-exchange-id"]] = answer
             self._answer(answer, 0)
         else:
-            self._json(404, problem("not-found", 404, "There is nothing here", "No such route."))
+            self._account(path, body)
+
+    def do_PATCH(self) -> None:
+        path = self._note()
+        self._account(path, json.loads(self.rfile.read(int(self.headers["content-length"]))))
 
     def do_DELETE(self) -> None:
         path = self._note()
-        self.home.exchanges[path.rpartition("/")[2]].left.set()
-        self._empty()
+        if path.startswith("/c2l/exchanges/"):
+            self.home.exchanges[path.rpartition("/")[2]].left.set()
+            self._empty()
+        else:
+            self._account(path, None)
+
+    def _account(self, path: str, body: Any) -> None:
+        if self.headers.get("c2l-request") is None:
+            self._json(403, problem("forbidden", 403, "Not allowed", "The field is missing."))
+        elif not self.home.signed_in:
+            self._json(401, problem("unauthenticated", 401, "Sign in", "Nobody is signed in."))
+        else:
+            self._reply(self.home.accounts.reply(self.command, path, body))
+
+    def _provider(self) -> None:
+        """Stand for the provider and the way back from it: in, or back with an error."""
+        return_to = parse_qs(urlsplit(self.path).query)["return_to"][0]
+        error = self.home.accounts.provider_error
+        self.home.signed_in = self.home.signed_in or error is None
+        failed = "/sign-in?" + urlencode({"error": error or "", "return_to": return_to})
+        self._head(302, "text/plain", ("location", return_to if error is None else failed), ("content-length", "0"))
+
+    def _reply(self, reply: Reply) -> None:
+        if reply.document is None:
+            self._empty()
+        else:
+            self._json(reply.code, reply.document, *reply.fields)
 
     def _note(self) -> str:
         self.home.requests.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
@@ -193,10 +230,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(204)
         self.end_headers()
 
-    def _json(self, code: int, document: dict[str, Any]) -> None:
+    def _json(self, code: int, document: dict[str, Any], *fields: tuple[str, str]) -> None:
         content = json.dumps(document).encode()
         kind = "application/problem+json" if code >= 400 else "application/json"
-        self._head(code, kind, ("content-length", str(len(content))))
+        self._head(code, kind, ("content-length", str(len(content))), *fields)
         self.wfile.write(content)
 
     def _file(self, path: str) -> None:

@@ -2,17 +2,17 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Page, expect
+from tests.browser.axe import check
 from tests.browser.conftest import Chat
 from tests.browser.home import DIST, Answer, Server, engine, problem, status, tokens
 from tests.support.require import require
 
 pytestmark = pytest.mark.browser
 
-AXE = Path(__file__).resolve().parents[2] / "web" / "node_modules" / "axe-core" / "axe.min.js"
 FIRST_LOAD_LIMIT = 150_000
 """Bytes of JavaScript and CSS, gzip."""
 
@@ -46,16 +46,6 @@ def merge(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
 - [x] sorted
 - [ ] tested, see [the manual](https://docs.python.org/3/)
 """
-
-
-def check(page: Page) -> None:
-    """Expect no violation and no sideways scrolling."""
-    require(AXE.is_file(), "axe-core", "cd web && npm ci")
-    page.evaluate(AXE.read_text())
-    result: dict[str, Any] = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    found = [(v["id"], v["help"], [node["html"][:160] for node in v["nodes"]]) for v in result["violations"]]
-    assert found == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -100,7 +90,7 @@ def test_everything_is_reached_by_keyboard(chat: Chat) -> None:
                 "(document.activeElement)"
             )
         )
-    for name in ["Status: Ready", "New chat", "Sign out", "Conversation", "Message", "Model"]:
+    for name in ["Status: Ready", "New chat", "Settings", "Sign out", "Conversation", "Message", "Model"]:
         assert name in names
 
 

@@ -273,9 +273,11 @@ async def test_a_flood_of_resets(paced_stack: Stack, rogue: RogueBridge) -> None
 
 async def test_a_credential_that_was_revoked_opens_nothing(paced_stack: Stack) -> None:
     async with RogueBridge(paced_stack) as made:
-        credential = made.credential
-    upgrade = {"Connection": "upgrade", "Upgrade": "websocket", "Authorization": f"Bearer {credential}"}
+        pass
+    # What only the WebSocket of a bridge asks for is left out: a refusal comes before it is looked at.
+    upgrade = {"Connection": "upgrade", "Upgrade": "websocket"}
     async with httpx.AsyncClient() as client:
         for path in ("/ws/tunnel", "/ws/bridge"):
-            answer = await client.get(paced_stack.url + path, headers=upgrade)
+            answer = await client.get(paced_stack.url + path, headers={**upgrade, **made.headers(path)})
             assert answer.status_code == 401
+            assert "revoked" in answer.headers["www-authenticate"]

@@ -16,8 +16,6 @@ from tests.support.long_answer import ask
 from tests.support.second_bridge import second_bridge
 from tests.support.stack import running_stack, wait_for
 
-from cloudtolocalllm.api.store import Store
-
 pytestmark = pytest.mark.timeout(150)
 
 
@@ -51,9 +49,7 @@ async def test_a_killed_proxy_costs_its_user_only(short_dir: Path, paced: Engine
 async def test_other_users_notice_nothing_of_a_killed_proxy(short_dir: Path, paced: EngineProcess) -> None:
     expected = await ask(paced.url, {}, 60, 0)
     with running_stack(short_dir, engines=[paced.url]) as stack:
-        store = Store(stack.data_dir / "cloud" / "cloud.db")
-        _, other = store.create_key(store.create_user(), "another user's")
-        store.close()
+        _, other = stack.new_user("other")
         async with second_bridge(stack, paced, api_key=other), asyncio.TaskGroup() as tasks:
             await ask(f"{stack.url}/ollama", stack.headers, 5, 0)
             arrived: list[float] = []

@@ -14,9 +14,15 @@ import pytest
 from tests.support.engines import demo_engine
 from tests.support.stack import Stack, running_stack
 
+from cloudtolocalllm.auth.dpop import ProofKey
+
 pytestmark = pytest.mark.timeout(60)
 MARK = "zq7markerzq7"
 MODEL = "zq8modelzq8:7b"
+KEY_NAME = "zq6laptopzq6"
+"""Of an API key: known at home only."""
+BRIDGE_NAME = "zq9machinezq9"
+"""Of a bridge: what the cloud may know of a machine."""
 OURS = {"c2l-request": "1"}
 PRIVATE = {"owner.key", "bridge/credential.json"}
 """Files below the data directory whose very purpose is to keep a secret for their owner."""
@@ -40,6 +46,7 @@ def used() -> Iterator[Used]:
         made = Used(stack, {"prompt": MARK, "model": MODEL, "api key": stack.api_key})
         credential = json.loads((stack.data_dir / "bridge" / "credential.json").read_text())
         made.secrets["bridge credential"] = credential["credential"]
+        made.secrets["bridge's private key"] = credential["key"]["d"]
         with httpx.Client(base_url=stack.url, timeout=20) as browser:
             sign_in(made, browser)
             by_key(made)
@@ -82,8 +89,8 @@ def by_key(used: Used) -> None:
         assert client.post("/api/bridge", json={"nome": MARK}).status_code in (400, 422)
         with client.stream("POST", "/ollama/api/chat", json=slow()) as response:
             next(response.iter_lines())  # and leave in the middle
-        paired = client.post("/api/bridge", json={"name": "other"}).json()
-        used.secrets["second bridge's credential"] = paired["credential"]
+        body = {"name": BRIDGE_NAME, "jwk": ProofKey.generate().public_jwk()}
+        used.secrets["second bridge's credential"] = client.post("/api/bridge", json=body).json()["credential"]
 
 
 def slow() -> dict[str, Any]:
@@ -93,7 +100,7 @@ def slow() -> dict[str, Any]:
 def by_session(used: Used, browser: httpx.Client) -> None:
     headers = {**OURS, "origin": used.stack.url}
     assert browser.post("/ollama/api/chat", json=chat(False), headers=headers).status_code == 200
-    made = browser.post("/api/auth/keys", json={"name": "laptop"}, headers=headers)
+    made = browser.post("/api/auth/keys", json={"name": KEY_NAME}, headers=headers)
     assert made.status_code == 201, made.text
     (used.secrets["second key"],) = [v for v in made.json().values() if str(v).startswith("c2l_")]
     answer = httpx.get(f"{used.stack.url}/v1/models", headers={"x-api-key": used.secrets["second key"]}, timeout=20)
@@ -138,24 +145,38 @@ def test_no_file_has_a_secret_that_is_not_for_it(used: Used) -> None:
             assert found_in(path.read_bytes(), used.secrets) == [], name
             looked += 1
     assert looked > 5
-    database = used.stack.data_dir / "cloud" / "cloud.db"
-    raw = b"".join(path.read_bytes() for path in database.parent.glob("cloud.db*"))
-    assert b"laptop" in raw, "expected the key's name in the database's bytes"
-    # The secret half alone would be as good as the whole.
-    halves = {name: secret[-43:] for name, secret in used.secrets.items() if secret.startswith("c2l")}
-    assert len(halves) >= 3
-    assert found_in(raw, halves) == []
+    raw = b"".join(path.read_bytes() for path in (used.stack.data_dir / "cloud").glob("state.db*"))
+    assert BRIDGE_NAME.encode() in raw, "expected the machine's name in the state's bytes"
+    # The signature alone would be as good as the whole to who knows the rest, which is no secret.
+    signatures = {name: secret[-43:] for name, secret in used.secrets.items()}
+    assert found_in(raw, signatures) == []
+
+
+def test_the_cloud_does_not_know_what_keys_are_called(used: Used) -> None:
+    home = used.stack.data_dir / "bridge"
+    knowing = {
+        path.relative_to(used.stack.data_dir).as_posix()
+        for path in used.stack.data_dir.rglob("*")
+        if path.is_file() and KEY_NAME.encode() in path.read_bytes()
+    }
+    assert knowing, "expected the list at home to have it"
+    assert all((used.stack.data_dir / name).is_relative_to(home) for name in knowing), knowing
 
 
 def test_the_private_files_have_only_their_own_secret(used: Used) -> None:
     folder = used.stack.data_dir
     assert found_in((folder / "owner.key").read_bytes(), used.secrets) == ["api key"]
-    assert found_in((folder / "bridge" / "credential.json").read_bytes(), used.secrets) == ["bridge credential"]
+    assert found_in((folder / "bridge" / "credential.json").read_bytes(), used.secrets) == [
+        "bridge credential", "bridge's private key",
+    ]  # fmt: skip
 
 
 def test_everything_is_its_owners_only(used: Used) -> None:
     for path in (used.stack.data_dir, *used.stack.data_dir.rglob("*")):
         mode = stat.S_IMODE(path.lstat().st_mode)
+        if "public" in path.parts:  # the services' public keys, which other users' services may have to read
+            assert mode == (0o755 if path.is_dir() else 0o644)
+            continue
         assert mode == (0o700 if path.is_dir() else 0o600), f"{path} has mode {mode:o}"
 
 
@@ -163,10 +184,15 @@ def test_no_process_shows_a_secret(used: Used) -> None:
     """Neither the users' secrets nor the parts' own stand where every process of the machine may look."""
     folder = used.stack.data_dir
     own = {f"key of {instance['id']}": instance["key"] for instance in used.stack.instances()}
-    own["manager token"] = (folder / "cloud" / "manager.token").read_text().strip()
+    service_keys = json.loads((folder / "cloud" / "secrets" / "services" / "api.json").read_text())["keys"]
+    own |= {f"the API's key {key['kid']}": key["d"] for key in service_keys}
+    own |= {
+        f"key of the audit log of {path.parent.name}": json.loads(path.read_text())["private"]
+        for path in (folder / "audit").glob("*/key.json")
+    }
     keys = json.loads((folder / "cloud" / "secrets" / "session-keys.json").read_text())["keys"]
     own |= {f"session key {key['kid']}": key["k"] for key in keys}
-    assert len(own) >= 3
+    assert len(own) >= 6
     secrets = {**used.secrets, **own}
     seen = everyone(used.stack)
     assert len(seen) >= 7
