@@ -2,16 +2,14 @@
 
 import base64
 import binascii
-import contextlib
 import json
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
 from cloudtolocalllm.auth import pseudonyms
 from cloudtolocalllm.auth.sessions import SealingKey, new_sealing_key
 from cloudtolocalllm.auth.signing import KeyRing
+from cloudtolocalllm.runtime import files
 
 SESSION_KEYS = "session-keys.json"
 SIGNING_KEYS = "signing-keys.json"
@@ -71,7 +69,7 @@ def _made(folder: Path, name: str, content: Callable[[], bytes]) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / name
     if not path.exists():
-        _create(path, content())
+        files.create(path, content())
     if path.stat().st_mode & 0o077:
         raise SecretsError(f"{path} is readable by others: expected mode 0600; mend it with chmod 600")
     return path
@@ -108,18 +106,3 @@ def _parse(path: Path) -> tuple[SealingKey, ...]:
     if not keys or any(len(key.secret) != 32 for key in keys) or len({key.kid for key in keys}) != len(keys):
         raise SecretsError(f"expected keys of 32 bytes with different kid in {path}")
     return keys
-
-
-def _create(path: Path, content: bytes) -> None:
-    """Write a new file, whole or not at all; when another process was faster, its file stands."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # link() refuses to replace, which rename() would not
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

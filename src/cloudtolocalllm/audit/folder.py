@@ -11,9 +11,7 @@ lock                          held by the one writer
 
 import contextlib
 import json
-import os
 import re
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloudtolocalllm.audit.checkpoint import Signer
 from cloudtolocalllm.audit.tree import Edge
+from cloudtolocalllm.runtime import files
 
 LOCK = "lock"
 KEY = "key.json"
@@ -83,7 +82,7 @@ class Segment:
     def write_edge(self, edge: Edge) -> None:
         """Write the edge before its first record."""
         text = json.dumps({"size": edge.size, "roots": [root.hex() for root in edge.roots]})
-        replace(self.edge_file, text.encode())
+        files.replace(self.edge_file, text.encode())
 
     def lines(self) -> Iterator[bytes]:
         """Yield its records, each with its newline; a last one without is torn.
@@ -146,31 +145,8 @@ def load_signer(folder: Path, origin: str) -> Signer:
             raise DamagedError(f"{KEY} is malformed") from None
     public = f"{signer.verifier}\n".encode()
     if not (folder / PUBLIC_KEY).exists() or (folder / PUBLIC_KEY).read_bytes() != public:
-        replace(folder / PUBLIC_KEY, public)
+        files.replace(folder / PUBLIC_KEY, public)
     return signer
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Put a file in place in one step, on disk when it returns: readers see the old content or the new one."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the folder's names on disk (fsync(2): the file alone is not enough)."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def set_aside(folder: Path) -> str:
@@ -181,12 +157,12 @@ def set_aside(folder: Path) -> str:
     for path in list(folder.iterdir()):
         if path.name != LOCK and not path.name.startswith(DAMAGED):
             path.rename(folder / name / path.name)
-    sync_folder(folder)
+    files.sync_folder(folder)
     return name
 
 
 def _new_key(path: Path, origin: str) -> Signer:
     key = Ed25519PrivateKey.generate()
     signer = Signer(origin, key)
-    replace(path, json.dumps({"origin": origin, "private": key.private_bytes_raw().hex()}).encode())
+    files.replace(path, json.dumps({"origin": origin, "private": key.private_bytes_raw().hex()}).encode())
     return signer

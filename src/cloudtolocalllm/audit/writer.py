@@ -14,10 +14,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloudtolocalllm.audit import folder as files
+from cloudtolocalllm.audit import folder as log_files
 from cloudtolocalllm.audit.checkpoint import CheckpointError, Signer
 from cloudtolocalllm.audit.folder import DamagedError, Segment
 from cloudtolocalllm.audit.tree import Edge, leaf_hash
+from cloudtolocalllm.runtime import files
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Writer:
         self._segment_bytes = segment_bytes
         for one in (folder.parent, folder):
             one.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = _locked(folder / files.LOCK)
+        self._lock = _locked(folder / log_files.LOCK)
         self._file = -1
         self._edge = Edge()
         self._covered = 0
@@ -63,11 +64,11 @@ class Writer:
             try:
                 self._open(origin, now)
             except DamagedError as error:
-                self.damaged = files.set_aside(folder)
+                self.damaged = log_files.set_aside(folder)
                 log.critical("the audit log is damaged; a new one is begun",
                              extra={"fault": str(error), "set_aside": self.damaged})  # fmt: skip
                 # Another name, since a log must never sign two histories
-                self._open(f"{origin}/{self.damaged.removeprefix(files.DAMAGED)}", now)
+                self._open(f"{origin}/{self.damaged.removeprefix(log_files.DAMAGED)}", now)
         except BaseException:
             self.abandon()
             raise
@@ -120,7 +121,7 @@ class Writer:
         os.fsync(self._file)
         note = self._signer.sign(self._edge.size, self._edge.root())
         self._note(note, now)
-        files.replace(self._folder / files.CHECKPOINT, note.encode())
+        files.replace(self._folder / log_files.CHECKPOINT, note.encode())
         self._covered = self._edge.size
         if self._bytes >= self._segment_bytes:
             self._begin_segment()
@@ -152,10 +153,10 @@ class Writer:
     # --- opening
 
     def _open(self, origin: str, now: float) -> None:
-        self._signer: Signer = files.load_signer(self._folder, origin)
-        self._secret = hashlib.sha256((self._folder / files.KEY).read_bytes()).digest()
-        there = files.segments(self._folder)
-        if not there and not (self._folder / files.CHECKPOINT).exists():
+        self._signer: Signer = log_files.load_signer(self._folder, origin)
+        self._secret = hashlib.sha256((self._folder / log_files.KEY).read_bytes()).digest()
+        there = log_files.segments(self._folder)
+        if not there and not (self._folder / log_files.CHECKPOINT).exists():
             self._begin_segment()
             self.checkpoint(now)
             return
@@ -188,7 +189,7 @@ class Writer:
 
     def _newest(self) -> tuple[int, bytes]:
         try:
-            note = (self._folder / files.CHECKPOINT).read_text(encoding="utf-8")
+            note = (self._folder / log_files.CHECKPOINT).read_text(encoding="utf-8")
             newest = self._signer.verifier.open(note)
         except (OSError, UnicodeDecodeError, CheckpointError) as error:
             raise DamagedError(f"the newest checkpoint cannot be used: {error}") from None
@@ -213,7 +214,7 @@ class Writer:
     def _note(self, note: str, now: float) -> None:
         fd = os.open(self._segment.checkpoints, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            _write_all(fd, files.checkpoint_line(note, now) + b"\n")
+            _write_all(fd, log_files.checkpoint_line(note, now) + b"\n")
         finally:
             os.close(fd)
 

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from joserfc.jwk import OKPKey
 
 from cloudtolocalllm.auth import tokens
 from cloudtolocalllm.auth.signing import MAX_LENGTH, KeyRing, TokenRefusedError, new_key
+from cloudtolocalllm.runtime import files
 from cloudtolocalllm.runtime.clock import Clock
 
 TYPE = "c2l-service+jwt"
@@ -131,10 +131,10 @@ class ServiceKeys:
     def _store(self, keys: tuple[_Key, ...]) -> None:
         # The public file first: at no moment is there a signature that nobody can check.
         document = {"keys": [key.to_json(private=False) for key in keys]}
-        _replace(self._public, json.dumps(document).encode(), 0o644)
+        files.replace(self._public, json.dumps(document).encode(), mode=files.PUBLIC)
         times = {str(key.key.kid): {"created": key.created, "signs_from": key.signs_from} for key in keys}
         private = {"keys": [key.to_json(private=True) for key in keys], "times": times}
-        _replace(self._private, json.dumps(private).encode(), 0o600)
+        files.replace(self._private, json.dumps(private).encode())
         self._keys, self._stamp = keys, self._stamp_of()
 
     def _loaded(self) -> tuple[_Key, ...]:
@@ -294,17 +294,3 @@ def _kid_of(text: str) -> str:
     if not isinstance(kid, str):
         raise TokenRefusedError("not a token of ours")
     return kid
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Put a file in place in one step: readers see the old content or the new one."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            os.fchmod(file.fileno(), mode)  # whatever the umask
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

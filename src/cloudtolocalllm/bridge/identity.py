@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cloudtolocalllm.auth.dpop import SCHEME, ProofKey
+from cloudtolocalllm.runtime import files
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
 
 MAX_SECRET = 8192
@@ -74,16 +73,7 @@ class BridgeIdentity:
             "expires": self.expires,
             "revoked": self.revoked,
         }
-        # mkstemp makes the file with mode 0600.
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".credential-")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(value, file, indent=1)
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
+        files.replace(path, json.dumps(value, indent=1).encode())
 
     def void(self, path: Path) -> None:
         """Note in the file that the server has revoked it, unless the file is another pairing's by now."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudtolocalllm.runtime import files
+
 MAX_RUN_DIR = 60
 """Bytes of a folder's path that leave room for `/proxies/px-0123456789abcdef/http.sock` in the 107 of a socket
 address (sun_path, unix(7))."""
@@ -108,7 +110,4 @@ def _uid() -> int:
 def write_private(path: Path, text: str) -> None:
     """Write a file of mode 0600 in one step: readers see the old content or the new one."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
-    Path(name).replace(path)
+    files.replace(path, text.encode())
