@@ -1,6 +1,6 @@
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,18 +80,6 @@ class Told(LocalBus):
     def publish(self, topic: str, message: Mapping[str, str]) -> None:
         self.messages.append((topic, message))
         super().publish(topic, message)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def state(tmp_path: Path, clock: FakeClock) -> AsyncIterator[FailingState]:
-    made = FailingState(SqliteState(tmp_path / "state.db", clock=clock))
-    yield made
-    await made.close()
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -24,18 +23,6 @@ from cloudtolocalllm.api.revocations import (
 from cloudtolocalllm.api.state import StateUnavailableError
 from cloudtolocalllm.api.state.sqlite import SqliteState
 from cloudtolocalllm.auth.sessions import LIFETIME
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def state(tmp_path: Path, clock: FakeClock) -> AsyncIterator[FailingState]:
-    made = FailingState(SqliteState(tmp_path / "state.db", clock=clock))
-    yield made
-    await made.close()
 
 
 async def mirror(state: FailingState, clock: FakeClock, bus: LocalBus | None = None) -> Revocations:

@@ -1,12 +1,9 @@
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
-import pytest
 from tests.support.api_memory import FailingState
 from tests.support.fake_clock import FakeClock
 
 from cloudtolocalllm.api.bus import CONTROL, LocalBus
-from cloudtolocalllm.api.state.sqlite import SqliteState
 from cloudtolocalllm.api.waker import INTERVAL, MAX_REMEMBERED, SHARE_INTERVAL, WAITING, Waker
 
 B1, B2 = ("b1", 1.0), ("b2", 2.0)
@@ -32,18 +29,6 @@ class Case:
     def taken(self) -> list[tuple[str, str]]:
         wakes, self.bus.wakes = self.bus.wakes, []
         return wakes
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def state(tmp_path: Path, clock: FakeClock) -> AsyncIterator[FailingState]:
-    made = FailingState(SqliteState(tmp_path / "state.db", clock=clock))
-    yield made
-    await made.close()
 
 
 async def test_a_bridge_is_woken_once_an_interval(state: FailingState, clock: FakeClock) -> None:
