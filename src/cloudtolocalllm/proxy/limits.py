@@ -106,18 +106,18 @@ class Limiter:
             if limits.streams and self._stats.in_flight >= limits.streams:
                 return Refusal("streams", f"Expected at most {limits.streams} requests under way at once.", 1)
             if limits.bytes_per_minute:
-                over = self._bytes.used(limits.bytes_per_minute, now) - limits.bytes_per_minute
-                if over >= 0:
-                    wait = _seconds(over + 1, limits.bytes_per_minute)
+                used = self._bytes.used(limits.bytes_per_minute, now)
+                if not _left(used, limits.bytes_per_minute):
+                    wait = _wait(used, limits.bytes_per_minute)
                     return Refusal("bytes", f"Expected at most {limits.bytes_per_minute} bytes a minute.", wait)
         per_user, per_key = limits.requests_per_minute, 0 if stop else claims.key_requests_per_minute
-        if per_user and (over := self._requests.used(per_user, now) + 1 - per_user) > _ROUNDING:
-            return Refusal("requests", f"Expected at most {per_user} requests a minute.", _seconds(over, per_user))
+        if per_user and not _left(used := self._requests.used(per_user, now), per_user):
+            return Refusal("requests", f"Expected at most {per_user} requests a minute.", _wait(used, per_user))
         if per_key:
             key = self._key(claims.subject, now)
-            if (over := key.used(per_key, now) + 1 - per_key) > _ROUNDING:
+            if not _left(used := key.used(per_key, now), per_key):
                 detail = f"Expected at most {per_key} requests a minute with this API key."
-                return Refusal("key-requests", detail, _seconds(over, per_key))
+                return Refusal("key-requests", detail, _wait(used, per_key))
             key.add(1)
         if per_user:
             self._requests.add(1)
@@ -165,17 +165,22 @@ _ROUNDING = 1e-6
 """Of a request: what sums of floating numbers may be off by."""
 
 
-def _seconds(amount: float, limit: int) -> int:
-    """Return whole seconds after which an amount has flowed off, at least one (RFC 9110 §10.2.3 knows no parts)."""
-    return min(max(1, math.ceil(amount * WINDOW / limit)), _LARGEST)
+def _left(used: float, limit: int) -> int:
+    """Return how many may still come, as the fields say it and as the decision takes it."""
+    return max(0, math.floor(limit - used + _ROUNDING))
+
+
+def _wait(used: float, limit: int) -> int:
+    """Return whole seconds until one more may come, at least one (RFC 9110 §10.2.3 knows no parts)."""
+    more = _left(used, limit) + 1 - (limit - used)
+    return min(max(1, math.ceil(more * WINDOW / limit)), _LARGEST)
 
 
 def _item(name: str, used: float, limit: int) -> str:
     """Return a service limit item."""
-    left = max(0, math.floor(limit - used + _ROUNDING))
-    text = f'"{name}";r={min(left, _LARGEST)}'
+    text = f'"{name}";r={min(_left(used, limit), _LARGEST)}'
     # "t" is when there will be more than "r"; of an untouched limit there is no more to come.
-    return text if used <= _ROUNDING else f"{text};t={_seconds(left + 1 - (limit - used), limit)}"
+    return text if used <= _ROUNDING else f"{text};t={_wait(used, limit)}"
 
 
 def _policy(limits: Limits, per_key: int) -> bytes:

@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.support.fake_clock import FakeClock
 
@@ -196,9 +196,10 @@ def test_the_fields_have_the_form_of_the_draft() -> None:
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=300)
+@example((0, 0, 1, 0), 0, 1, 1.0)
 @given(
-    st.tuples(*[st.integers(0, 10**17)] * 4),
+    st.tuples(*[st.integers(0, 10**17) | st.integers(0, 3)] * 4),
     st.integers(0, 20),
     st.integers(0, 10**16),
     st.floats(0, 100),
