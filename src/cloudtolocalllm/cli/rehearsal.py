@@ -85,7 +85,10 @@ async def _play(settings: ProxySettings) -> None:
         single = Pool(str(settings.listen), max_idle=0)
         await fetch(single, "GET", target, (manager,), timeout=1.0)
         await single.close()
-    await bridge.attach(settings)
+    async with asyncio.TaskGroup() as group:  # as when a request starts the proxy: it is there before the bridge
+        group.create_task(_ask(pool, settings))
+        await asyncio.sleep(0.001)
+        await bridge.attach(settings)
     await _ask(pool, settings)
     await _ask(pool, settings, max_content=2 * len(_TOKEN))  # leaves in the middle
     bridge.reset = True
@@ -107,7 +110,7 @@ async def _ask(pool: Pool, settings: ProxySettings, *, max_content: int = 1 << 2
 
 def _assertion(settings: ProxySettings, kind: str) -> str:
     now = int(SystemClock().wall())
-    claims = Assertion(settings.instance, "u", kind, _BRIDGE_ID, now, now + 60, (), "rq")
+    claims = Assertion(settings.instance, "u", kind, _BRIDGE_ID, now, now + 60, (), "rq", until=now + 3600)
     if kind == CLIENT:  # with all that a real one carries: what is not rehearsed, each proxy pays for by itself
         claims = dataclasses.replace(
             claims, bridges=(_BRIDGE_ID,), via=KEY, key_requests_per_minute=10**6, scope="{}", limits=_LIMITS

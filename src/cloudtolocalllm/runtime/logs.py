@@ -8,6 +8,9 @@ from typing import Any, TextIO
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+_LEVELS = logging.getLevelNamesMapping()
+_PICOWS = logging.getLogger("picows")
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line; `extra` members become members."""
@@ -70,8 +73,11 @@ def handler_of(service: str, stream: TextIO) -> logging.Handler:
 
 def use(handler: logging.Handler, level: str) -> None:
     """Send all logs of this process to one handler."""
-    logging.getLogger("picows").setLevel("WARNING")  # it tells each connection's socket options at INFO
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    if root.level != logging.getLevelNamesMapping().get(level):  # setting it empties the cache of every logger
-        root.setLevel(level)
+    _set_level(_PICOWS, "WARNING")  # it tells each connection's socket options at INFO
+    logging.root.handlers[:] = [handler]
+    _set_level(logging.root, level)
+
+
+def _set_level(logger: logging.Logger, level: str) -> None:
+    if logger.level != _LEVELS.get(level):  # setting it empties the cache of every logger
+        logger.setLevel(level)

@@ -80,6 +80,74 @@ def test_functions_that_ran_are_moved_where_modules_and_classes_name_them() -> N
     assert _Holder.method.__annotations__ == old.__annotations__
 
 
+class _Propertied:
+    def __init__(self) -> None:
+        self._value = 1
+
+    @property
+    def value(self) -> int:
+        """How many."""
+        return self._value
+
+    @value.setter
+    def value(self, new: int) -> None:
+        self._value = new
+
+
+def test_properties_that_ran_are_moved() -> None:
+    old = vars(_Propertied)["value"]
+    one = _Propertied()
+    repacker = sharing.Repacker()
+    repacker.watch()
+    one.value += 1
+    repacker.pack()
+    new = vars(_Propertied)["value"]
+    assert new.fget is not old.fget
+    assert new.fset is not old.fset
+    assert new.__doc__ == "How many."
+    one.value += 1
+    assert one.value == 3
+    with pytest.raises(AttributeError):
+        del one.value
+
+
+def _listed(*values: object) -> list[object]:
+    return list(values)
+
+
+def _constants() -> list[object]:
+    return _listed(
+        b"",
+        b"a",
+        b"ab",
+        "",
+        "x",
+        "name",
+        "two words",
+        "ü" * 50,
+        "x y" * 100,
+        1.5,
+        -0.0,
+        7,
+        None,
+        (1, "a b"),
+        ...,
+    )
+
+
+def test_constants_of_code_that_ran_are_the_same_in_kind_and_value() -> None:
+    before = _constants()
+    repacker = sharing.Repacker()
+    repacker.watch()
+    _constants()
+    repacker.pack()
+    after = _constants()
+    assert [repr(value) for value in after] == [repr(value) for value in before]
+    assert [type(value) for value in after] == [type(value) for value in before]
+    moved = [repr(old) for old, new in zip(before, after, strict=True) if old is not new]
+    assert moved == ["b'ab'", "'two words'", repr("ü" * 50), "1.5", "-0.0"]
+
+
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="CPython's allocator")
 def test_holes_are_filled() -> None:
     scattered: list[object] = [bytes(200) for _ in range(20_000)]
