@@ -126,7 +126,7 @@ class _Up:
                     await self._stop.wait()
                 watch.cancel()
         except* (PartFailedError, UpError) as errors:
-            failure = str(errors.exceptions[0])
+            failure = _first(errors)
         finally:
             await self._supervisor.stop()
             self._log.close()
@@ -261,6 +261,14 @@ CloudToLocalLLM is ready.
         print("Ctrl-C stops.", flush=True)
         if not self._options.no_browser:
             webbrowser.open(sign_in)
+
+
+def _first(errors: BaseExceptionGroup[Exception]) -> str:
+    """Return the text of the first error itself: groups of tasks nest."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
 
 
 def _open_log(path: Path) -> logging.Handler:
