@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+KILOBYTE, MEGABYTE = 1_000, 1_000_000
+
 
 def pss(pid: int) -> int:
     """Return a process's proportional set size in bytes: shared pages count by the share.

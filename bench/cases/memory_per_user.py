@@ -11,7 +11,7 @@ from tests.support.ports import free_port
 from bench.case import Bench
 from bench.cases.requests_per_second import running_proxy
 from bench.load import Job, in_process
-from bench.measure import pss, pss_of
+from bench.measure import MEGABYTE, pss, pss_of
 from bench.platform import bridges, chat, make_users, platform, stamped
 from bench.report import Result
 
@@ -20,7 +20,6 @@ MANY = 200
 PACE = 10.0
 BAR = 4.0
 """Megabytes."""
-MEGABYTE = 1024 * 1024
 
 
 async def run(bench: Bench) -> list[Result]:

@@ -7,7 +7,7 @@ from bench.cases.cpu_per_token import groups_of
 from bench.engines import question
 from bench.http import Target
 from bench.load import Job, in_process
-from bench.measure import pss_of
+from bench.measure import MEGABYTE, pss_of
 from bench.platform import chat
 from bench.report import Result
 
@@ -15,7 +15,6 @@ STALL = 6.0
 """Seconds."""
 BAR = 1.0
 """Megabytes, all hops together."""
-MEGABYTE = 1024 * 1024
 HOPS = ("edge", "proxy", "bridge")
 
 

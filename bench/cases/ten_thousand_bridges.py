@@ -13,7 +13,7 @@ from tests.support.engines import ROOT
 from tests.support.stack import Stack
 
 from bench.case import Bench
-from bench.measure import pss
+from bench.measure import KILOBYTE, pss
 from bench.platform import User, make_users, platform
 from bench.report import Result, percentile
 from cloudtolocalllm.api.secrets import load_signing_ring
@@ -44,7 +44,7 @@ async def run(bench: Bench) -> list[Result]:
             before = pss(api)
             connected = await _ask(process, _job(stack, users))
             await asyncio.sleep(2)
-            growth = (pss(api) - before) / count / 1024
+            growth = (pss(api) - before) / count / KILOBYTE
             woken = await _ask(process, {"do": "wake", "samples": SAMPLES, "rounds": ROUNDS})
     missing = count - connected["connected"] + woken["missed"] + woken["lost"]
     if missing:

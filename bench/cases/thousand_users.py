@@ -9,7 +9,7 @@ from bench.case import Bench
 from bench.cases.cpu_per_token import groups_of
 from bench.http import Target
 from bench.load import Job, Outcome, in_processes
-from bench.measure import CpuMeter, pss_of
+from bench.measure import MEGABYTE, CpuMeter, pss_of
 from bench.platform import User, bridges, chat, direct, make_users, platform, stamped
 from bench.report import Result, percentile
 
@@ -22,7 +22,6 @@ GENERATORS = 2
 BRIDGE_PROCESSES = 4
 P99_AIM = 100.0
 """Milliseconds."""
-MEGABYTE = 1024 * 1024
 
 
 async def run(bench: Bench) -> list[Result]:
