@@ -197,6 +197,27 @@ async def test_it_connects_again_to_a_cloud_that_restarts(tmp_path: Path) -> Non
         await context.__aexit__(None, None, None)
 
 
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_connection_that_ends_within_the_handshake_is_tried_again(tmp_path: Path, reset: bool) -> None:
+    ended = asyncio.Event()
+
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if reset:
+            writer.transport.abort()
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(end, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with running_bridge(tmp_path, port) as task:
+        async with server:
+            await asyncio.wait_for(ended.wait(), 5)
+        async with running_cloud(port) as cloud:
+            await until(lambda: bool(cloud.hellos()))
+        assert not task.done()
+
+
 async def test_a_silent_cloud_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "HEARTBEAT", 0.05)
     monkeypatch.setattr(control, "DEAD_AFTER", 0.2)

@@ -8,7 +8,16 @@ import logging
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from picows import WSError, WSFrame, WSHandshakeError, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import (
+    WSError,
+    WSFrame,
+    WSHandshakeError,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    WSUpgradeResponse,
+    ws_connect,
+)
 
 from cloudtolocalllm.bridge.identity import PairingError, Prover, error_code
 from cloudtolocalllm.contracts.control import (
@@ -197,7 +206,13 @@ class Uplink:
         except (OSError, TimeoutError, WSError) as error:
             log.info("the server cannot be reached", extra={"fault": type(error).__name__})
             return None
-        if transport.response.headers.get("sec-websocket-protocol") != SUBPROTOCOL:
+        response: WSUpgradeResponse | None = (
+            transport.response
+        )  # None where the connection ended before there was one
+        if response is None:
+            log.info("the server cannot be reached", extra={"fault": "closed in the handshake"})
+            return None
+        if response.headers.get("sec-websocket-protocol") != SUBPROTOCOL:
             log.warning("the server does not speak the control protocol", extra={"expected": SUBPROTOCOL})
             wire.close()
             return None
