@@ -223,20 +223,6 @@ async def test_it_is_there_after_a_restart(path: Path, clock: FakeClock) -> None
     await state.close()
 
 
-async def test_what_another_process_wrote_is_noticed(state: SqliteState, path: Path, clock: FakeClock) -> None:
-    assert state.changed_elsewhere()
-    assert not state.changed_elsewhere()
-    await state.put("a", b"1", 60)
-    assert not state.changed_elsewhere(), "its own writes are no news"
-    other = SqliteState(path, clock=clock)
-    await other.get("a")
-    assert not state.changed_elsewhere()
-    await other.put("a", b"2", 60)
-    assert state.changed_elsewhere()
-    assert not state.changed_elsewhere()
-    await other.close()
-
-
 async def test_a_file_of_another_version_is_left_alone(path: Path) -> None:
     await SqliteState(path).close()
     other = sqlite3.connect(path)

@@ -62,11 +62,6 @@ class Policy:
     admin: AdminRule = AdminRule()
 
     @property
-    def by_email(self) -> bool:
-        """Whether an e-mail address can let somebody in."""
-        return self.sign_up is SignUp.ALLOW_LIST and bool(self.emails or self.domains)
-
-    @property
     def by_group(self) -> bool:
         """Whether a group can let somebody in."""
         return self.sign_up is SignUp.ALLOW_LIST and bool(self.groups)

@@ -81,7 +81,6 @@ class SqliteState:
             StateError: It is no database of ours, or another version's.
         """
         self._clock = clock or SystemClock()
-        self._data_version: int | None = None
         self._next_sweep = 0.0
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -240,12 +239,6 @@ class SqliteState:
         with contextlib.suppress(sqlite3.Error):  # it may be closed already
             self._truncate_log()
         self._db.close()
-
-    def changed_elsewhere(self) -> bool:
-        """Tell whether another connection wrote to the file since this was last asked; True the first time."""
-        ((version,),) = self._ask("PRAGMA data_version", ())
-        before, self._data_version = self._data_version, int(version)
-        return self._data_version != before
 
     def _begin_write(self) -> float:
         """Return the time, having erased a little of what has expired."""
