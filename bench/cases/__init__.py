@@ -4,6 +4,7 @@ from bench.case import Case
 from bench.cases import (
     added_latency,
     authorize,
+    container_start,
     cpu_per_token,
     first_answer,
     first_token,
@@ -25,6 +26,7 @@ CASES: dict[str, Case] = {
     "authorize": authorize.run,
     "ten_thousand_bridges": ten_thousand_bridges.run,
     "first_answer": first_answer.run,
+    "container_start": container_start.run,
     "stalled_reader": stalled_reader.run,
     "stop_latency": stop_latency.run,
     "tunnel_cut": tunnel_cut.run,

@@ -41,6 +41,8 @@ class MemoryDriver:
     gate: asyncio.Event | None = None
     """Starts wait for it."""
     closed: bool = False
+    old: set[str] = field(default_factory=set)
+    """Instances that are out of date."""
     ready: bool = True
     most_at_once: int = 0
     _starting: int = 0
@@ -88,6 +90,9 @@ class MemoryDriver:
 
     async def list(self) -> set[str]:
         return set(self.running)
+
+    def outdated(self) -> set[str]:
+        return self.old
 
     async def close(self) -> None:
         self.closed = True

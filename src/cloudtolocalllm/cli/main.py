@@ -8,7 +8,9 @@ from pathlib import Path
 from cloudtolocalllm import __version__
 from cloudtolocalllm.cli.audit_options import add_audit
 from cloudtolocalllm.cli.bridge_options import add_bridge
+from cloudtolocalllm.cli.certs_options import add_certs
 from cloudtolocalllm.cli.layout import default_data_dir
+from cloudtolocalllm.cli.nginx_options import add_nginx
 from cloudtolocalllm.runtime.settings import environment
 
 DESCRIPTION = "Use the language models on your own machines from anywhere."
@@ -43,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     add_bridge(commands)
     _add_owner_commands(commands, data_dir)
     add_audit(commands, data_dir)
+    add_certs(commands)
+    add_nginx(commands)
     _add_services(commands)
     return parser
 
@@ -104,7 +108,7 @@ def _add_services(commands: "_Commands[argparse.ArgumentParser]") -> None:
     from cloudtolocalllm.cli.services import SERVICES
 
     for name in SERVICES:
-        if name != "bridge":
+        if name not in ("bridge", "certs", "nginx"):
             service = commands.add_parser(name, help=f"run the service {name}, set by its environment variables")
             service.set_defaults(run=_service(name))
     forkserver = commands.add_parser("proxy-forkserver", help="fork proxies for the manager")

@@ -24,6 +24,9 @@ SERVICES = {
     "api": Service("api", "ApiSettings", "C2L_API_"),
     "manager": Service("manager", "ManagerSettings", "C2L_MANAGER_"),
     "edge": Service("edge", "EdgeSettings", "C2L_EDGE_"),
+    "nginx": Service("edge.nginx", "NginxSettings", "C2L_NGINX_"),  # beside those of the edge
+    "web": Service("edge.web", "WebSettings", "C2L_WEB_"),
+    "certs": Service("certs", "CertsSettings", "C2L_CERTS_"),
     "bridge": Service("bridge", "BridgeSettings", "C2L_BRIDGE_"),
     "demo-engine": Service("demo", "DemoSettings", "C2L_DEMO_"),
     "proxy": Service("proxy", "ProxySettings", "C2L_PROXY_"),

@@ -161,8 +161,8 @@ class _Table:
         self._turn = now + self._life
 
 
-_SIGN_IN = ("/api/auth/sign-in", "/api/auth/oidc/", "/api/bridge/pairing")
-_NOT_SIGN_IN = ("/api/bridge/pairing/token", "/api/auth/oidc/back-channel-logout")
+SIGN_IN_PREFIXES = ("/api/auth/sign-in", "/api/auth/oidc/", "/api/bridge/pairing")
+NOT_SIGN_IN = ("/api/bridge/pairing/token", "/api/auth/oidc/back-channel-logout")
 """A waiting bridge asks for its token every other second, with a code too long to guess; a provider signs its logouts
 and sends those of all users from one address."""
 _KINDS = {
@@ -185,6 +185,6 @@ def kind_of(where: Route, path: str) -> Kind:
     """
     if where is Route.API:
         plain = unquote(path) if "%" in path else path
-        if plain.startswith(_SIGN_IN) and plain.rstrip("/") not in _NOT_SIGN_IN:
+        if plain.startswith(SIGN_IN_PREFIXES) and plain.rstrip("/") not in NOT_SIGN_IN:
             return Kind.SIGN_IN
     return _KINDS[where]

@@ -21,6 +21,10 @@ class StartFailedError(Exception):
     """The instance could not be started, or not in time. The text is for the log."""
 
 
+class UnavailableError(StartFailedError):
+    """No instance can be made for anybody now. The text says why and may be shown."""
+
+
 class Demand:
     """One user's wait, shared by all callers who ask for that user."""
 

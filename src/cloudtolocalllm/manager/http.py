@@ -16,12 +16,15 @@ from cloudtolocalllm.audit.refusals import reason_of
 from cloudtolocalllm.auth.services import ServiceVerifier
 from cloudtolocalllm.auth.signing import TokenRefusedError
 from cloudtolocalllm.contracts.problems import CONTENT_TYPE, Problem, problem_content
-from cloudtolocalllm.manager.demands import CapacityError, StartFailedError
+from cloudtolocalllm.manager.demands import CapacityError, StartFailedError, UnavailableError
 from cloudtolocalllm.manager.policy import Phase
 from cloudtolocalllm.manager.reconciler import Reconciler
 from cloudtolocalllm.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
+
+UNAVAILABLE_RETRY = 5.0
+"""Seconds after which a caller tries again when the container engine does not answer: it starts in about one."""
 
 
 class InstanceModel(BaseModel):
@@ -165,6 +168,8 @@ def _add_instances(app: FastAPI, reconciler: Reconciler, guarded: list[Any]) -> 
             instance = await reconciler.ensure(user, check=check)
         except CapacityError as error:
             return ProblemResponse(Problem.OVERLOADED, "All proxies are taken; try again later.", error.retry_after)
+        except UnavailableError as error:
+            return ProblemResponse(Problem.OVERLOADED, f"No proxy can be made now: {error}.", UNAVAILABLE_RETRY)
         except StartFailedError:
             return ProblemResponse(Problem.OVERLOADED, "The proxy could not be started; try again.", 1)
         return _json(instance.to_json())

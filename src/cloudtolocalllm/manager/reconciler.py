@@ -14,8 +14,8 @@ from typing import Any
 from cloudtolocalllm.audit.auditor import Auditor
 from cloudtolocalllm.contracts.instances import Instance
 from cloudtolocalllm.manager.audit import Lifecycle
-from cloudtolocalllm.manager.demands import CapacityError, Demands, StartFailedError
-from cloudtolocalllm.manager.drivers.base import Driver, Found, InstanceSpec
+from cloudtolocalllm.manager.demands import CapacityError, Demands, StartFailedError, UnavailableError
+from cloudtolocalllm.manager.drivers.base import Driver, DriverUnavailableError, Found, InstanceSpec
 from cloudtolocalllm.manager.monitor import Monitor
 from cloudtolocalllm.manager.policy import Action, Claim, Desired, Phase, PolicyConfig, Reason, Refuse, Start, decide
 from cloudtolocalllm.manager.probe import Probe
@@ -294,7 +294,9 @@ class Reconciler:
         # Spares can wait until the fault may have passed; users are served at once.
         self._spares_after = self._clock.monotonic() + self._spare_backoff.next()
         if entry.phase is Phase.STARTING:
-            if entry.user is not None:
+            if entry.user is not None and isinstance(error, DriverUnavailableError):
+                self._demands.refuse(entry.user, UnavailableError(str(error)))  # a second try would find the same
+            elif entry.user is not None:
                 self._demands.failed(entry.user)
             self._stop(entry, Reason.START_FAILED)
 
@@ -401,7 +403,15 @@ class Reconciler:
             # One that became ready after the list was taken may be missing from it.
             if entry.phase is Phase.READY and entry.since < before and entry.id not in there:
                 self._on_gone(entry.id)
+        self._renew_spares()
         self._wake.set()
+
+    def _renew_spares(self) -> None:
+        """End spares that are out of date; a user's proxy is renewed when it is next idle, since then it ends."""
+        outdated = self._driver.outdated()
+        for entry in self.table:
+            if entry.id in outdated and entry.user is None and entry.phase is Phase.READY:
+                self._stop(entry, Reason.SURPLUS)
 
     def _begin(self, effect: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._running().create_task(effect)

@@ -17,12 +17,13 @@ from cloudtolocalllm.audit.service import auditing
 from cloudtolocalllm.auth.services import ServiceVerifier
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.manager.audit import Lifecycle
+from cloudtolocalllm.manager.drivers.base import Driver
 from cloudtolocalllm.manager.drivers.process import ProcessDriver
 from cloudtolocalllm.manager.http import make_app
-from cloudtolocalllm.manager.probe import HttpProbe
+from cloudtolocalllm.manager.probe import HttpProbe, Probe
 from cloudtolocalllm.manager.reconciler import Reconciler
 from cloudtolocalllm.manager.settings import ManagerSettings
-from cloudtolocalllm.runtime.clock import SystemClock
+from cloudtolocalllm.runtime.clock import Clock, SystemClock
 from cloudtolocalllm.runtime.lifecycle import run
 
 log = logging.getLogger(__name__)
@@ -51,16 +52,26 @@ def build(settings: ManagerSettings, auditor: Auditor) -> Reconciler:
         ValueError: The run folder cannot hold sockets.
     """
     probe = HttpProbe()
+    clock = SystemClock()
     return Reconciler(
-        ProcessDriver(settings.process(), probe),
+        _driver(settings, probe, clock),
         probe,
-        SystemClock(),
+        clock,
         settings.policy(),
         stop_grace=settings.stop_grace,
         poll_interval=settings.poll_interval,
         stop_on_exit=settings.stop_proxies_on_exit,
         lifecycle=Lifecycle(auditor),
     )
+
+
+def _driver(settings: ManagerSettings, probe: Probe, clock: Clock) -> Driver:
+    if settings.driver == "docker":
+        # Imported only here: the engine's client would cost a manager without containers some 15 MB.
+        from cloudtolocalllm.manager.drivers.docker.driver import DockerDriver
+
+        return DockerDriver(settings.containers(), probe, clock)
+    return ProcessDriver(settings.process(), probe)
 
 
 async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
@@ -101,10 +112,13 @@ async def _serve(settings: ManagerSettings, reconciler: Reconciler, app: FastAPI
     try:
         async with asyncio.TaskGroup() as group:
             http = group.create_task(server.serve(sockets=[listener]))
-            await reconciler.run(stop)
-            # Last, so that callers get an answer while the proxies drain.
-            server.should_exit = True
-            await http
+            try:
+                await reconciler.run(stop)
+            finally:
+                # Last, so that callers get an answer while the proxies drain. Also when the driver cannot take up its
+                # work: a server that is only cancelled leaves its listener open, and uvloop never closes then.
+                server.should_exit = True
+                await http
     finally:
         listener.close()
         if settings.listen.path is not None:

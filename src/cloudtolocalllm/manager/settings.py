@@ -1,13 +1,22 @@
 """The manager's settings."""
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 from cloudtolocalllm.audit.config import HELP_FOLDER, HELP_ORIGIN, HELP_SINK, HELP_SINK_TOKEN, AuditConfig
 from cloudtolocalllm.audit.sinks import check_sink
 from cloudtolocalllm.contracts.endpoint import Endpoint
+from cloudtolocalllm.manager.drivers.docker.spec import (
+    POOL,
+    SUBNET_PREFIX,
+    ContainerLimits,
+    DockerConfig,
+    Isolation,
+)
 from cloudtolocalllm.manager.drivers.process_spec import ProcessConfig
 from cloudtolocalllm.manager.policy import PolicyConfig
 from cloudtolocalllm.runtime.forkserver import ChildLimits
@@ -16,6 +25,8 @@ from cloudtolocalllm.runtime.settings import setting
 DRAIN_MARGIN = 1.0
 """Seconds by which a proxy must be done before the driver ends it by force."""
 PREFIX = "C2L_MANAGER_"
+START_TIMEOUTS = {"process": 10.0, "docker": 45.0}
+"""Seconds, by driver. A hundred containers at once took 13 s on two processors."""
 FORKSERVER = (sys.executable, "-m", "cloudtolocalllm", "proxy-forkserver")
 """Run in the root folder with an empty environment, so the package must be installed, as it is."""
 
@@ -40,9 +51,62 @@ def _seconds(text: str) -> float:
 
 
 def _driver(text: str) -> str:
-    if text != "process":
-        raise ValueError('expected "process"')
+    if text not in ("process", "docker"):
+        raise ValueError('expected "process" or "docker"')
     return text
+
+
+def _isolation(text: str) -> Isolation:
+    try:
+        return Isolation(text)
+    except ValueError:
+        raise ValueError('expected "socket" or "network"') from None
+
+
+def _image(text: str) -> str:
+    # The characters of a reference (distribution's reference grammar): nothing that a URL's path could be left by.
+    if not re.fullmatch(r"[a-z0-9][A-Za-z0-9._:/@-]{0,254}", text, re.ASCII) or ".." in text:
+        raise ValueError("expected an image such as cloudtolocalllm/streaming-proxy:latest")
+    return text
+
+
+def _engine(text: str) -> str:
+    if not text.startswith(("unix:///", "tcp://", "https://")):
+        raise ValueError("expected unix:///path, tcp://host:port or https://host:port")
+    return text
+
+
+def _sockets(text: str) -> str:
+    if text and not re.fullmatch(r"/[^\0\n]*|[A-Za-z0-9][A-Za-z0-9_.-]{0,254}", text, re.ASCII):
+        raise ValueError("expected an absolute path, or a volume's name")
+    return text
+
+
+def _containers(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", name, re.ASCII) for name in names):
+        raise ValueError("expected names of containers, separated by commas")
+    return names
+
+
+def _subnets(text: str) -> IPv4Network:
+    try:
+        network = IPv4Network(text)
+    except ValueError:
+        raise ValueError("expected an IPv4 network such as 10.213.0.0/16") from None
+    if network.prefixlen > SUBNET_PREFIX:
+        raise ValueError(f"expected an IPv4 network of /{SUBNET_PREFIX} or larger")
+    return network
+
+
+def _cpus(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 1024:
+        raise ValueError("expected a number of processors of at least 0.01")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +119,55 @@ class ManagerSettings:
     warm: int = setting("Spare proxies kept ready.", default=1, parse=_whole(0))
     max_instances: int = setting("Proxies at most.", default=2000, parse=_whole(1))
     idle_timeout: float = setting("Seconds without a stream after which a proxy ends.", default=600.0, parse=_seconds)
-    start_timeout: float = setting("Seconds within which a proxy must be ready.", default=10.0, parse=_seconds)
+    start_timeout: float | None = setting(
+        "Seconds within which a proxy must be ready; unset, 10 for a process and 45 for a container, since a hundred "
+        "that start at once wait for each other.",
+        default=None,
+        parse=_seconds,
+    )
     poll_interval: float = setting("Seconds between two looks at a proxy.", default=30.0, parse=_seconds)
     orphan_timeout: float = setting(
         "Seconds after which a proxy that no manager looks at ends by itself.", default=300.0, parse=_seconds
     )
     stop_grace: float = setting("Seconds that a proxy has to finish its streams.", default=5.0, parse=_seconds)
-    driver: str = setting('What runs the proxies: "process".', default="process", parse=_driver)
+    driver: str = setting('What runs the proxies: "process" or "docker".', default="process", parse=_driver)
+    isolation: Isolation = setting(
+        'How a container is cut off: "socket" (no network) or "network" (an internal one of its own).',
+        default=Isolation.SOCKET,
+        parse=_isolation,
+    )
+    docker: str = setting("Where the engine listens.", default="unix:///var/run/docker.sock", parse=_engine)
+    image: str = setting(
+        "Image of the proxies; it must be in the engine, nothing is ever pulled.",
+        default="cloudtolocalllm/streaming-proxy:latest",
+        parse=_image,
+    )
+    sockets: str = setting(
+        "Folder `proxies` of the run folder as the engine's host sees it, or the name of the volume that it is; "
+        "empty when it has the same path there.",
+        default="",
+        parse=_sockets,
+    )
+    attach: tuple[str, ...] = setting(
+        "With isolation by network: containers that are let into each proxy's network: nginx's and the manager's, "
+        "by name, separated by commas.",
+        default=(),
+        parse=_containers,
+    )
+    subnets: IPv4Network = setting(
+        "With isolation by network: where the proxies' networks of 16 addresses are taken from.",
+        default=POOL,
+        parse=_subnets,
+    )
+    container_memory: int = setting(
+        "Bytes of memory of a container, swap included.", default=128 * 1024**2, parse=_whole(16 * 1024**2)
+    )
+    container_cpus: float = setting("Processors of a container.", default=0.5, parse=_cpus)
+    container_pids: int = setting("Processes and threads of a container.", default=32, parse=_whole(4))
+    container_user: int = setting(
+        "User and group id of a container; nginx and the manager belong to the group.", default=10010, parse=_whole(1)
+    )
+    starts_at_once: int = setting("Containers started at the same time.", default=6, parse=_whole(1))
     forkserver: tuple[str, ...] = setting(
         "Command of the fork server, its words separated by commas; empty for this program's own.", default=()
     )
@@ -86,7 +192,29 @@ class ManagerSettings:
             warm=self.warm,
             max_instances=self.max_instances,
             idle_timeout=self.idle_timeout,
-            start_timeout=self.start_timeout,
+            start_timeout=self.start_timeout or START_TIMEOUTS[self.driver],
+        )
+
+    def containers(self) -> DockerConfig:
+        """Return the part that the Docker driver goes by."""
+        return DockerConfig(
+            run_dir=self.run_dir,
+            url=self.docker,
+            image=self.image,
+            isolation=self.isolation,
+            sockets=self.sockets,
+            attach=self.attach,
+            subnets=self.subnets,
+            limits=ContainerLimits(
+                memory=self.container_memory,
+                cpus=self.container_cpus,
+                pids=self.container_pids,
+                open_files=self.proxy_files,
+            ),
+            user=self.container_user,
+            at_once=self.starts_at_once,
+            orphan_timeout=self.orphan_timeout,
+            drain=max(0.1, self.stop_grace - DRAIN_MARGIN),
         )
 
     def process(self) -> ProcessConfig:

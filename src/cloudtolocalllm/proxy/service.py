@@ -4,6 +4,7 @@ import asyncio
 import functools
 import gc
 import logging
+import os
 import sys
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
@@ -45,6 +46,8 @@ class ProxyServer:
         listen = self._settings.listen
         if listen.path is not None:
             await self._http.listen_unix(listen.path)
+            if self._settings.listen_group:
+                os.chmod(listen.path, 0o660)  # noqa: PTH101 - pathlib would cost a forked proxy pages of its own
             return listen
         port = await self._http.listen_tcp(listen.host or "127.0.0.1", listen.port or 0)
         return Endpoint(host=listen.host or "127.0.0.1", port=port)

@@ -25,6 +25,10 @@ class ProxySettings:
     instance: str = setting("Id of this proxy, which assertions name.")
     key: bytes = setting("Key of this proxy as 64 hexadecimal digits: assertions are made under it.", parse=_key)
     listen: Endpoint = setting('Where to listen: "unix:/path" or "host:port".', parse=Endpoint.parse)
+    listen_group: bool = setting(
+        "Whether the group of the Unix socket may connect too, as nginx does in a container of its own.",
+        default=False,
+    )
     attach_timeout: float = setting("Seconds that a request waits for a bridge to attach.", default=10.0)
     head_timeout: float = setting(
         "Seconds from the request to the head of its answer; 0 for no limit, since loading a model takes its time.",

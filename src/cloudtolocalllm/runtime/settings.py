@@ -4,6 +4,7 @@ import os
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,4 +123,6 @@ def _shown(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)
+    if isinstance(value, Enum):
+        return str(value.value)
     return "" if value is None else str(value)

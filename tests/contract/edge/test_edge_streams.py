@@ -167,7 +167,8 @@ async def test_a_client_that_leaves_ends_the_request_upstream(edge: EdgeUnderTes
             return
         writer.write(CHUNKED)
         began.set()
-        assert await reader.read() == b""
+        with contextlib.suppress(ConnectionResetError):  # if the client left before the head was read
+            assert await reader.read() == b""
         ended.set()
         raise ConnectionResetError
 

@@ -15,6 +15,10 @@ class DriverError(Exception):
     """The driver could not do what was asked. The text is for the log; it holds no key."""
 
 
+class DriverUnavailableError(DriverError):
+    """Nothing can be made now, whoever asks: what makes it does not answer. The text may be shown to the caller."""
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
     """An instance to be made."""
@@ -72,6 +76,7 @@ class Driver(Protocol):
         If it raises or is cancelled: the instance is not there, or `stop` removes what is.
 
         Raises:
+            DriverUnavailableError: What makes instances does not answer.
             DriverError: It could not be made, or ended before it was ready.
         """
         ...
@@ -100,6 +105,10 @@ class Driver(Protocol):
 
     async def list(self) -> set[str]:
         """Return the ids of all instances that are there, whoever started them."""
+        ...
+
+    def outdated(self) -> set[str]:
+        """Return the ids of instances that a start of today would make of something newer."""
         ...
 
     async def close(self) -> None:

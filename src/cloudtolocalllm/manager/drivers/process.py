@@ -7,16 +7,15 @@ at once when it ends, whoever its parent is; so adopted proxies are watched like
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
+from cloudtolocalllm.manager.drivers import folders
 from cloudtolocalllm.manager.drivers.base import DriverError, Found, GoneCallback, InstanceSpec
 from cloudtolocalllm.manager.drivers.forkserver import ForkServer
 from cloudtolocalllm.manager.drivers.process_spec import (
@@ -90,7 +89,7 @@ class ProcessDriver:
     async def open(self, on_gone: GoneCallback) -> list[Found]:
         """See `Driver.open`."""
         self._on_gone = on_gone
-        self._take_folder()
+        self._lock = folders.take(self._config.folder)
         try:
             adopting = asyncio.Semaphore(ADOPT_AT_ONCE)
             async with asyncio.TaskGroup() as group:
@@ -104,7 +103,7 @@ class ProcessDriver:
     async def start(self, spec: InstanceSpec) -> Endpoint:
         """See `Driver.start`."""
         folder = instance_folder(self._config.folder, spec.id)
-        _make_folder(folder)
+        folders.make(folder)
         try:
             pid = await self._forkserver.spawn(spawn_request(spec, self._config))
             await self._until_ready(self._watch_new(spec, pid))
@@ -112,7 +111,7 @@ class ProcessDriver:
             if (half := self._processes.get(spec.id)) is not None:
                 _kill_group(half)
             else:
-                _remove_folder(folder)
+                folders.remove(folder)
             raise
         return endpoint_of(self._config, spec.id)
 
@@ -144,11 +143,15 @@ class ProcessDriver:
                 except TimeoutError:
                     raise DriverError(f"process {process.pid} outlived SIGKILL by {KILL_TIMEOUT:.0f} s") from None
             self._forget(process)
-        _remove_folder(instance_folder(self._config.folder, instance))
+        folders.remove(instance_folder(self._config.folder, instance))
 
     async def list(self) -> set[str]:
         """See `Driver.list`."""
         return {path.name for path in self._folders()}
+
+    def outdated(self) -> set[str]:
+        """See `Driver.outdated`: a process's code is its manager's."""
+        return set()
 
     async def close(self) -> None:
         """See `Driver.close`."""
@@ -163,19 +166,6 @@ class ProcessDriver:
         """Return the process id of an instance that runs, for tests and measurements."""
         process = self._processes.get(instance)
         return None if process is None or process.gone.is_set() else process.pid
-
-    def _take_folder(self) -> None:
-        """Make the folder ours, against a second manager that would adopt our proxies."""
-        folder = self._config.folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise DriverError("expected to be the only manager of this run folder, but another one runs") from None
-        self._lock = lock
 
     def _folders(self) -> Iterator[Path]:
         return (path for path in self._config.folder.iterdir() if path.is_dir())
@@ -193,12 +183,12 @@ class ProcessDriver:
         record = _read_record(folder)
         if record is None or processes.start_time(record.pid) != record.started:
             log.info("removing what is left of a proxy that is gone", extra={"id": folder.name})
-            _remove_folder(folder)
+            folders.remove(folder)
             return None
         try:
             self._watch(record)
         except DriverError:
-            _remove_folder(folder)
+            folders.remove(folder)
             return None
         endpoint = endpoint_of(self._config, record.spec.id)
         async with adopting:
@@ -283,22 +273,6 @@ def _kill_group(process: _Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         _signal(process, signal.SIGKILL)  # just forked, it may not have made its group yet
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700)
-    except OSError as error:
-        raise DriverError(f"the proxy's folder cannot be made: {error.strerror}") from error
-
-
-def _remove_folder(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise DriverError(f"the proxy's folder cannot be removed: {error.strerror}") from error
 
 
 def _read_record(folder: Path) -> Record | None:

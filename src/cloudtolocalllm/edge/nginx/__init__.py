@@ -1,0 +1,1 @@
+"""Renders nginx's configuration from the embedded edge's settings: the same contract, for a larger set-up."""

@@ -1,0 +1,1 @@
+"""Proxies as containers of a Docker engine."""

@@ -1,0 +1,61 @@
+"""Folders of instances, and the lock that says whose they are."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from cloudtolocalllm.manager.drivers.base import DriverError
+
+LOCK = ".lock"
+
+
+def take(folder: Path, *, mode: int = 0o700) -> int:
+    """Make a folder ours, against a second manager that would adopt our proxies; return the lock's descriptor.
+
+    Raises:
+        DriverError: Another manager has it.
+    """
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    folder.chmod(mode)
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise DriverError("expected to be the only manager of this run folder, but another one runs") from None
+    return lock
+
+
+def make(folder: Path, *, mode: int = 0o700, group: int | None = None) -> None:
+    """Make the folder of a new instance.
+
+    Args:
+        folder: It must not be there.
+        mode: Its permissions, whatever the umask.
+        group: The group that it belongs to; None for the process's own.
+
+    Raises:
+        DriverError: It cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700)
+        if group is not None:
+            os.chown(folder, -1, group)
+        folder.chmod(mode)
+    except OSError as error:
+        raise DriverError(f"the proxy's folder cannot be made: {error.strerror}") from error
+
+
+def remove(folder: Path) -> None:
+    """Remove an instance's folder, if it is there.
+
+    Raises:
+        DriverError: Something of it is left.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DriverError(f"the proxy's folder cannot be removed: {error.strerror}") from error

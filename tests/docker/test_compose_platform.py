@@ -1,0 +1,225 @@
+"""The whole platform by Compose: it gets healthy, its parts reach only whom they must, and nothing secret shows."""
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from tests.support.compose_stack import (
+    DOMAIN,
+    IMAGES,
+    OIDC_SECRET,
+    SERVICES,
+    Platform,
+    built_images,
+    running_platform,
+)
+from tests.support.docker_engine import docker, status
+from tests.support.stack import wait_for
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
+
+PORTS = {
+    "nginx-proxy": (8080, 8443),
+    "web-app": (8000,),
+    "api-backend": (8000,),
+    "streaming-proxy-manager": (8000,),
+    "redis": (6379,),
+}
+JOINED = {
+    frozenset(pair)
+    for pair in (
+        ("nginx-proxy", "web-app"),
+        ("nginx-proxy", "api-backend"),
+        ("nginx-proxy", "certbot"),
+        ("api-backend", "streaming-proxy-manager"),
+        ("api-backend", "redis"),
+        ("api-backend",),
+    )
+}
+"""Who shares a network."""
+CLOSED = ("web-app", "streaming-proxy-manager", "redis")
+"""Without a way out."""
+ASK = r"""
+exec 3<>"/dev/tcp/$0/$1" || exit 1
+printf 'GET /healthz HTTP/1.0\r\n\r\n' >&3
+timeout 1 cat <&3  # head would keep what it read until the end, which Redis does not send
+"""
+"""What comes back counts, not that the connection stands: a way out may accept any."""
+SIGNS = {
+    "nginx-proxy": "server: nginx",
+    "web-app": "server: cloudtolocalllm",
+    "api-backend": '{"status":"ok"}',
+    "streaming-proxy-manager": "\nok",
+    "redis": "-err wrong number",  # of arguments to GET
+}
+"""What each one's answer holds, in lower case."""
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Platform]:
+    with running_platform() as found:
+        yield found
+
+
+def answer(source: str, address: str, port: int) -> str:
+    """Return what a container gets from an address; nothing where it reaches nobody."""
+    code, text = status("exec", source, "timeout", "2", "bash", "-c", ASK, address, str(port))
+    return "" if "/dev/tcp/" in text or (code and code != 124) else text.lower()
+
+
+def addresses(platform: Platform, container: str) -> list[str]:
+    networks = platform.inspect(container)["NetworkSettings"]["Networks"].values()
+    return [network["IPAddress"] for network in networks]
+
+
+def test_it_answers_over_tls(platform: Platform) -> None:
+    assert "<!doctype html>" in platform.curl("/").lower()
+    assert platform.status("/readyz") == 200
+    refused = json.loads(platform.curl("/v1/models", "-H", "authorization: Bearer c2l_none"))
+    assert refused["type"] == "urn:c2l:problem:unauthenticated"
+    assert platform.curl("/", "-o", "/dev/null", "-w", "%{http_version}", host=DOMAIN) == "2"
+
+
+def test_the_manager_keeps_spare_proxies_ready(platform: Platform) -> None:
+    manager = platform.containers("streaming-proxy-manager")[0]
+
+    def ready() -> bool:
+        return docker("logs", manager).count('"event": "instance ready"') >= 2
+
+    wait_for(ready, within=30, what="two spare proxies")
+    inside = status("exec", platform.containers("nginx-proxy")[0], "sh", "-c", "ls /run/c2l/proxies/*/http.sock")
+    assert inside[0] == 0, inside[1]
+
+
+@pytest.mark.parametrize("source", sorted(SERVICES))
+def test_who_reaches_whom(platform: Platform, source: str) -> None:
+    one = platform.containers(source)[0]
+    wrong = []
+    for target, ports in PORTS.items():
+        meant = frozenset((source, target)) in JOINED
+        other = platform.containers(target)[-1]
+        if other == one:
+            continue
+        for port in ports:
+            found = [answer(one, address, port) for address in addresses(platform, other)]
+            if any(SIGNS[target] in text for text in found) is not meant:
+                wrong.append(f"{target}:{port} {'is not' if meant else 'is'} reached")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("source", CLOSED)
+def test_no_way_out(platform: Platform, source: str) -> None:
+    one = platform.containers(source)[0]
+    with socket.create_server(("0.0.0.0", 0)) as listener:  # as a careless service of the host does
+        port = listener.getsockname()[1]
+        threading.Thread(target=_greet, args=(listener,), daemon=True).start()
+        gateways = [address.rsplit(".", 1)[0] + ".1" for address in addresses(platform, one)]
+        assert [answer(one, gateway, port) for gateway in gateways] == [""] * len(gateways)
+        # the listener does answer those who have a way to it
+        edge = platform.containers("certbot")[0]
+        assert answer(edge, addresses(platform, edge)[0].rsplit(".", 1)[0] + ".1", port) == "hello"
+    assert answer(one, "192.0.2.1", 80) == ""  # a machine's way out may answer for any address (RFC 5737)
+
+
+def _greet(listener: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            connection.settimeout(2)
+            connection.recv(1024)  # or the close would be a reset, which takes the greeting with it
+            connection.sendall(b"hello")
+
+
+def test_containers_are_confined_as_they_should_be(platform: Platform) -> None:
+    for service in SERVICES:
+        for container in platform.containers(service):
+            found = platform.inspect(container)
+            host = found["HostConfig"]
+            assert found["Config"]["User"].split(":")[0] not in ("", "0", "root"), service
+            assert host["ReadonlyRootfs"], service
+            assert host["CapDrop"] == ["ALL"], service
+            assert "no-new-privileges:true" in host["SecurityOpt"], service
+            assert host["Memory"] == host["MemorySwap"] > 0, service
+            assert host["NanoCpus"] > 0, service
+            assert host["PidsLimit"] > 0, service
+            assert host["LogConfig"]["Config"]["max-size"] == "10m", service
+            sockets = [mount["Source"] for mount in found["Mounts"] if "docker.sock" in mount["Source"]]
+            assert bool(sockets) is (service == "streaming-proxy-manager"), service
+            sees = any(mount["Destination"] == "/run/c2l/proxies" for mount in found["Mounts"])
+            assert sees is (service in ("nginx-proxy", "streaming-proxy-manager")), service
+
+
+def test_the_limits_are_the_missions(platform: Platform) -> None:
+    wanted = {"nginx-proxy": (256, 0.2), "web-app": (64, 0.3), "api-backend": (1024, 0.5), "certbot": (128, 0.1)}
+    for service, (megabytes, cpus) in wanted.items():
+        host = platform.inspect(platform.containers(service)[0])["HostConfig"]
+        assert (host["Memory"], host["NanoCpus"]) == (megabytes * 1024**2, round(cpus * 1e9)), service
+
+
+def test_no_secret_shows(platform: Platform) -> None:
+    for service in SERVICES:
+        for container in platform.containers(service):
+            shown = docker("inspect", container) + docker("logs", container)
+            assert platform.password not in shown, service
+            assert OIDC_SECRET not in shown, service
+            # the last processes' own environment as well
+            assert platform.password not in docker("exec", container, "cat", "/proc/1/environ"), service
+
+
+def test_only_who_needs_it_sees_a_secret(platform: Platform) -> None:
+    seen = {
+        service: sorted(status("exec", platform.containers(service)[0], "ls", "/run/secrets")[1].split())
+        for service in SERVICES
+    }
+    assert seen["api-backend"] == ["oidc-client-secret", "redis-url"]
+    assert seen["redis"] == ["redis-auth"]
+    assert all("redis" not in " ".join(found) for name, found in seen.items() if name not in ("api-backend", "redis"))
+
+
+def test_any_number_of_replicas(platform: Platform) -> None:
+    platform.compose("up", "-d", "--no-build", "--no-recreate", "--scale", "api-backend=1")
+    platform.await_healthy(60, api_backend=1)
+    assert [platform.status("/readyz") for _ in range(10)] == [200] * 10
+    platform.compose("up", "-d", "--no-build", "--no-recreate", "--scale", "api-backend=3")
+    platform.await_healthy(60, api_backend=3)
+
+    def all_are_asked() -> bool:
+        assert platform.status("/api/streaming/status") == 401
+        return all("/api/streaming/status" in docker("logs", one) for one in platform.containers("api-backend"))
+
+    wait_for(all_are_asked, within=30, what="every replica to be asked")
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_runs_as_nobody_special_and_holds_no_key(name: str) -> None:
+    image = f"cloudtolocalllm/{name}:{built_images()}"
+    config = json.loads(docker("image", "inspect", image))[0]["Config"]
+    assert re.fullmatch(r"10\d{3}:10\d{3}", config["User"]), config["User"]
+    assert config["Healthcheck"]["Test"][0] == "CMD"
+    assert config["Labels"]["org.opencontainers.image.licenses"] == "MIT"
+    assert not any(re.search("SECRET|PASSWORD|TOKEN", variable) for variable in config["Env"])
+    grep = "grep -rlsE -e '-----BEGIN [A-Z ]*PRIVATE KEY' /etc /srv /root /home /data /var /run || true"
+    found = docker("run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "sh", image, "-c", grep)
+    assert found == ""
+
+
+@pytest.mark.parametrize("name", ["api-backend", "streaming-proxy-manager", "web-app", "nginx-proxy"])
+def test_an_image_says_what_it_is_made_of(name: str) -> None:
+    image = f"cloudtolocalllm/{name}:{built_images()}"
+    text = docker(
+        "run", "--rm", "--network", "none", "--entrypoint", "cat", image, f"/usr/share/sbom/{name}.cdx.json"
+    )
+    listed = json.loads(text)
+    assert (listed["bomFormat"], listed["specVersion"]) == ("CycloneDX", "1.5")
+    names = {component["name"] for component in listed["components"]}
+    assert {"cryptography", "libc6"} <= names
+    if name == "web-app":
+        assert "react" in names
+    if name == "nginx-proxy":
+        assert "nginx-light" in names

@@ -1,0 +1,264 @@
+"""The manager over containers when things break: the daemon, the disk, the image, a proxy that never answers."""
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.docker_engine import PROXY_IMAGE, docker, proxy_image
+from tests.support.driver_hosts import docker_host, spec
+from tests.support.eventually import eventually
+from tests.support.link_parts import until
+from tests.support.live_stream import live_stream
+from tests.support.manager_service import Manager, manager
+from tests.support.netns import doors
+from tests.support.require import require
+
+from cloudtolocalllm.contracts.instances import Instance
+from cloudtolocalllm.manager.drivers.base import DriverError, DriverUnavailableError, InstanceSpec
+from cloudtolocalllm.runtime.http1 import Response
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow]
+
+
+class OwnEngine:
+    """A dockerd of the test's own, which it may kill.
+
+    In a network namespace of its own: two daemons in one fight over the bridge docker0, and the second may remove it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = folder / "d.sock"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"unix://{self.socket}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        pidfile = self.folder / "pid"
+        pidfile.unlink(missing_ok=True)
+        command = [
+            "unshare", "--net", "dockerd", "--data-root", str(self.folder / "data"),
+            "--exec-root", str(self.folder / "exec"),
+            "--pidfile", str(pidfile), "-H", self.url, "--live-restore", "--iptables=false",
+        ]  # fmt: skip
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if subprocess.run(["docker", "-H", self.url, "info"], capture_output=True).returncode == 0:
+                return
+            time.sleep(0.1)
+        raise AssertionError((self.folder / "log").read_text()[-2000:])
+
+    def kill(self) -> None:
+        """As a crash would; what it started lives on."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def end(self) -> None:
+        """End it and all that it runs."""
+        if self.process is None:
+            return
+        if self.process.poll() is not None:
+            self.start()
+        if left := docker("ps", "-aq", host=self.url).split():
+            docker("rm", "-f", *left, host=self.url)
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(20)
+
+
+@pytest.fixture
+def own_engine() -> Iterator[OwnEngine]:
+    proxy_image()
+    require(
+        shutil.which("dockerd") and shutil.which("unshare") and os.geteuid() == 0,
+        "dockerd, as root",
+        "apt-get install docker.io",
+    )
+    folder = Path(tempfile.mkdtemp(prefix="c2l-d-"))
+    engine = OwnEngine(folder)
+    try:
+        engine.start()
+        saved = folder / "image.tar"
+        docker("save", "-o", str(saved), PROXY_IMAGE)
+        docker("load", "-i", str(saved), host=engine.url)
+        saved.unlink()
+        yield engine
+    finally:
+        engine.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="c2l-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextlib.asynccontextmanager
+async def containers(run_dir: Path, **changes: object) -> AsyncIterator[Manager]:
+    async with manager(run_dir, **{"driver": "docker", "image": proxy_image(), "warm": 0, **changes}) as made:
+        yield made
+
+
+async def test_while_the_daemon_is_dead_streams_go_on_and_new_users_are_told_why(
+    own_engine: OwnEngine, run_dir: Path
+) -> None:
+    async with containers(run_dir, docker=own_engine.url, poll_interval=0.5) as m, doors(None) as ways:
+        one = Instance.from_json(await m.json("PUT", "/v1/instances/a"))
+        made = InstanceSpec(one.id, "a", one.key, one.created)
+        async with live_stream(await ways.door(one.endpoint), made, "a") as stream:
+            await stream.exchange()
+            own_engine.kill()
+            refused = await m.ask("PUT", "/v1/instances/b")
+            assert refused.status == 503
+            assert int(refused.field(b"retry-after") or 0) >= 1
+            assert "the container engine does not answer" in json.loads(refused.body)["detail"]
+            # The user who has one keeps it, for longer than it takes to be judged as not answering.
+            for _ in range(6):
+                await stream.exchange()
+                assert Instance.from_json(await m.json("PUT", "/v1/instances/a?check=true")) == one
+                await asyncio.sleep(0.4)
+
+            await asyncio.to_thread(own_engine.start)
+            began = time.monotonic()
+            await eventually(functools.partial(m.ask, "PUT", "/v1/instances/b"), _good, within=15)
+            print(f"\nnew proxies {time.monotonic() - began:.2f} s after the daemon was back")
+            await stream.exchange()
+            await stream.finish()
+        assert Instance.from_json(await m.json("GET", "/v1/instances/a")) == one
+        assert (await m.json("GET", "/v1/stats"))["failures"] == 0
+    assert docker("ps", "-aq", host=own_engine.url) == ""
+
+
+async def test_a_daemon_that_is_not_there_at_the_start_is_told(run_dir: Path) -> None:
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with containers(run_dir, docker=f"unix://{run_dir}/none.sock"):
+            pass
+    found = caught.value.subgroup(DriverUnavailableError)
+    assert found is not None
+
+
+async def test_a_killed_proxy_is_replaced_at_the_next_request(run_dir: Path) -> None:
+    async with containers(run_dir) as m:
+        one = Instance.from_json(await m.json("PUT", "/v1/instances/a"))
+        docker("kill", f"c2l-proxy-{one.id}")
+        again = Instance.from_json(await m.json("PUT", "/v1/instances/a?check=true"))
+        assert again.id != one.id
+        assert again.key != one.key
+
+
+async def test_a_full_disk_refuses_and_leaves_nothing(run_dir: Path) -> None:
+    require(os.geteuid() == 0, "root", "run the tests as root")
+    records = run_dir / "instances"
+    with tiny_disk(records):
+        async with containers(run_dir) as m:
+            filler = records / "filler"
+            fill(filler)
+            refused = await m.ask("PUT", "/v1/instances/a")
+            assert refused.status == 503
+            assert list((run_dir / "proxies").iterdir()) == []
+            filler.unlink()
+            await eventually(functools.partial(m.ask, "PUT", "/v1/instances/a"), _good, within=10)
+
+
+@contextlib.contextmanager
+def tiny_disk(folder: Path) -> Iterator[None]:
+    """A file system of 64 KiB."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "c2l-test", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write a file until the disk is full."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+
+
+def _is_empty(folder: Path) -> bool:
+    return not any(folder.iterdir())
+
+
+def _good(response: Response) -> bool:
+    return response.status == 200
+
+
+@pytest.fixture
+def bad_images() -> Iterator[dict[str, str]]:
+    """Images of proxies that end at once, and that never answer."""
+    proxy_image()
+    made = {}
+    for name, program in {"brittle": "print('no use', flush=True)", "deaf": "import time; time.sleep(1e6)"}.items():
+        made[name] = f"c2l-test-{name}:latest"
+        text = f'FROM {PROXY_IMAGE}\nENTRYPOINT ["python3", "-S", "-c", "{program}"]\n'
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "Dockerfile").write_text(text)
+            docker("build", "-q", "-t", made[name], folder)
+    yield made
+    docker("rmi", "-f", *made.values())
+
+
+async def test_a_container_that_never_gets_healthy_is_refused_and_removed(
+    run_dir: Path, bad_images: dict[str, str]
+) -> None:
+    for name in ("brittle", "deaf"):
+        folder = run_dir / name
+        folder.mkdir(mode=0o755)
+        async with containers(folder, image=bad_images[name], start_timeout=2.0) as m:
+            refused = await m.ask("PUT", "/v1/instances/a")
+            assert refused.status == 503
+            assert json.loads(refused.body)["type"] == "urn:c2l:problem:overloaded"
+            assert (await m.json("GET", "/v1/stats"))["start_failures"] >= 1
+
+            await until(functools.partial(_is_empty, folder / "proxies"))
+
+
+async def test_a_new_image_reaches_spares_at_once_and_users_when_they_are_next_idle(run_dir: Path) -> None:
+    image = "c2l-test-rolling:latest"
+    docker("tag", proxy_image(), image)
+    try:
+        async with docker_host(image=image) as host:
+            driver = await host.opened()
+            spare = spec()
+            await driver.start(spare)
+            assert driver.outdated() == set()
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / "Dockerfile").write_text(f"FROM {PROXY_IMAGE}\nLABEL newer=yes\n")
+                await asyncio.to_thread(docker, "build", "-q", "-t", image, folder)
+            await driver._look()
+            assert driver.outdated() == {spare.id}
+            newer = spec("u")
+            await driver.start(newer)
+            assert driver.outdated() == {spare.id}
+    finally:
+        docker("rmi", "-f", image)
+
+
+async def test_an_image_that_is_not_there_is_never_pulled(run_dir: Path) -> None:
+    async with docker_host(image="cloudtolocalllm/none:at-all") as host:
+        driver = await host.opened()
+        assert not driver.ready
+        with pytest.raises(DriverError, match="lacks the proxies' image"):
+            await driver.start(spec("u"))
