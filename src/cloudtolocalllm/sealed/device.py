@@ -6,8 +6,8 @@ The cloud knows the bridge's public key and could seal requests to it. So each r
     C2L-Device     the device: base64url of the SHA-256 of its public key (uncompressed point of P-256)
     C2L-Proof      base64url of an ECDSA signature (r, s: 64 bytes, SHA-256) over LABEL and HPKE.Export(EXPORT, 32)
 
-all of it sealed. What is signed follows from this request's ephemeral key and can be computed by its two ends only, so
-a proof is good for one request to one bridge; its content is bound to it by the chunks' keys.
+all of it sealed. What is signed follows from this request's ephemeral key and can be computed by its two ends only:
+a proof is good for one request to one bridge, and the request's content is bound to it by the chunks' keys.
 """
 
 from collections.abc import Callable

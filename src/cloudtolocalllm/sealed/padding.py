@@ -53,6 +53,8 @@ class PaddingPolicy:
             raise MisuseError(f"expected a divisor of {MAX_CHUNK} as the multiple, got {self.multiple}")
         if not 0 <= self.floor <= MAX_CHUNK or not 0 <= self.ceiling <= MAX_CHUNK:
             raise MisuseError(f"expected a floor and a ceiling of 0 to {MAX_CHUNK} bytes")
+        if self.ceiling % self.multiple:
+            raise MisuseError(f"expected a ceiling that is a multiple of {self.multiple}, got {self.ceiling}")
         if self.interval < 0 or self.headroom < 1 or self.request_floor < 0:
             raise MisuseError("expected an interval and a request floor of at least 0, and a headroom of at least 1")
 
