@@ -35,7 +35,7 @@ from cloudtolocalllm.sealed.bhttp import (
     ResponseHead,
 )
 from cloudtolocalllm.sealed.errors import MalformedError, MisuseError, TruncatedError
-from cloudtolocalllm.sealed.fields import Field, Fields, check_field
+from cloudtolocalllm.sealed.fields import Field, Fields, check_control, check_field, check_status
 from cloudtolocalllm.sealed.limits import DEFAULT_LIMITS, MessageLimits
 
 
@@ -170,8 +170,7 @@ class BinaryHttpDecoder:
             self._streamed = value in (STREAMED_REQUEST, STREAMED_RESPONSE)
             self._state = _State.CONTROL if self._kind is Kind.REQUEST else _State.STATUS
             return True
-        if not 100 <= value <= 599:
-            raise MalformedError("expected a status of 100 to 599")
+        check_status(value, informational=value < 200)
         self._status = value
         if self._is_informational:
             self._informational += 1
@@ -188,6 +187,7 @@ class BinaryHttpDecoder:
         self._control.append(bytes(self._buffer[part[0] : part[1]]))
         del self._buffer[: part[1]]
         if len(self._control) == 4:
+            check_control(*self._control)
             self._state = _State.HEADERS
         return True
 

@@ -98,7 +98,9 @@ class PairingOffers:
         """Offer nothing yet."""
         self._offers: dict[bytes, tuple[float, bytes]] = {}
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """Links that were good at the last call."""
         return len(self._offers)
 
     def add(self, secret: bytes, now: float) -> SharedSecret:

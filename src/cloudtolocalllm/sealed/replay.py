@@ -26,7 +26,9 @@ class ReplayGuard:
         self._seen: set[bytes] = set()
         self._order: deque[tuple[float, bytes]] = deque()
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """Requests remembered. (No __len__: an empty memory is not a missing one.)"""
         return len(self._seen)
 
     def accept(self, enc: bytes, now: float) -> None:
