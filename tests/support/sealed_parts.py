@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from functools import cache
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,4 +69,4 @@ def read(reader: Reader, pieces: Iterable[bytes]) -> list[Any]:
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     """Return bytes cut at places."""
     edges = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]

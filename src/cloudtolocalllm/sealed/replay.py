@@ -28,7 +28,7 @@ class ReplayGuard:
 
     @property
     def size(self) -> int:
-        """Requests remembered. (No __len__: an empty memory is not a missing one.)"""
+        """Requests remembered. There is no __len__, as an empty memory is not a missing one."""
         return len(self._seen)
 
     def accept(self, enc: bytes, now: float) -> None:

@@ -6,6 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.sealed_parts import DEVICE, NOW, OTHER_DEVICE, opener, read, sealer
 
 from cloudtolocalllm.sealed import base64url, dates, device
 from cloudtolocalllm.sealed.bhttp import Message, RequestHead
@@ -25,7 +26,6 @@ from cloudtolocalllm.sealed.fields import Fields
 from cloudtolocalllm.sealed.limits import MAX_SKEW
 from cloudtolocalllm.sealed.ohttp import RequestOpener
 from cloudtolocalllm.sealed.replay import ReplayGuard
-from tests.support.sealed_parts import DEVICE, NOW, OTHER_DEVICE, opener, read, sealer
 
 PAIRED = {device_id(public_point(DEVICE)): public_point(DEVICE)}
 OURS = device_id(public_point(DEVICE))
@@ -61,7 +61,7 @@ def test_a_device_that_is_not_paired_is_refused() -> None:
 def test_a_removed_device_is_refused_at_once() -> None:
     bridge, fields = received()
     with pytest.raises(UnknownDeviceError):
-        authenticate(bridge, fields, {}.get, ReplayGuard(), NOW)
+        authenticate(bridge, fields, lambda name: None, ReplayGuard(), NOW)
 
 
 def test_a_key_under_another_device_s_name_is_refused() -> None:

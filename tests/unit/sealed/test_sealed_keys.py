@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.sealed_parts import IDENTITY, NOW, PINNED, RING, seeded
 
 from cloudtolocalllm.sealed import base64url, statement
 from cloudtolocalllm.sealed.errors import (
@@ -22,7 +23,6 @@ from cloudtolocalllm.sealed.key_config import KeyConfig, decode_configs, encode_
 from cloudtolocalllm.sealed.key_ring import LIFE, PERIOD, GatewayKey, KeyRing
 from cloudtolocalllm.sealed.limits import MAX_SKEW
 from cloudtolocalllm.sealed.statement import Statement, sign, state_keys, verify
-from tests.support.sealed_parts import IDENTITY, NOW, PINNED, RING, seeded
 
 CONFIG = KeyConfig(1, seeded("public"))
 STATEMENT = state_keys(RING, "home", NOW)
@@ -141,7 +141,7 @@ def test_a_statement_about_another_bridge_is_refused() -> None:
 def test_a_statement_holds_for_its_time_only() -> None:
     text = sign(STATEMENT, IDENTITY)
     for now in (NOW - MAX_SKEW, STATEMENT.expires + MAX_SKEW - 1):
-        assert verify(text, PINNED, "home", now)
+        assert verify(text, PINNED, "home", now) == STATEMENT
     for now in (NOW - MAX_SKEW - 1, STATEMENT.expires + MAX_SKEW):
         with pytest.raises(ExpiredError):
             verify(text, PINNED, "home", now)

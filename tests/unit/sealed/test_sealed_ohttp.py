@@ -1,8 +1,11 @@
 """Chunked OHTTP: any pieces give the same chunks; whatever is changed on the way is noticed."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.sealed_parts import BRIDGE, SECRET, cut, opener, read, sealer, seeded
 
 from cloudtolocalllm.sealed import hpke, limits, ohttp
 from cloudtolocalllm.sealed.chunks import ChunkSplitter
@@ -18,7 +21,6 @@ from cloudtolocalllm.sealed.key_config import KeyConfig
 from cloudtolocalllm.sealed.limits import MAX_CHUNK, TAG
 from cloudtolocalllm.sealed.ohttp import RequestOpener, ResponseOpener, ResponseSealer
 from cloudtolocalllm.sealed.pairing import shared_secret
-from tests.support.sealed_parts import BRIDGE, SECRET, cut, opener, read, sealer, seeded
 
 plain_chunks = st.lists(st.binary(max_size=60), min_size=1, max_size=5)
 places = st.lists(st.integers(0, 5000), max_size=8)
@@ -165,7 +167,8 @@ def test_a_message_ends_once() -> None:
     read(bridge, [client.seal_all(b"")])
     response = bridge.response(seeded("nonce", 16))
     response.seal_final()
-    for call in (lambda: client.seal(b""), client.seal_final, bridge.end, response.seal_final):
+    calls: list[Callable[[], bytes]] = [lambda: client.seal(b""), client.seal_final, bridge.end, response.seal_final]
+    for call in calls:
         with pytest.raises(MisuseError):
             call()
 

@@ -1,10 +1,13 @@
 """What the relay sees of sizes and times, and that the content comes out unchanged."""
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.sealed_parts import CHAT, cut, opener, read, sealer, seeded
 
 from cloudtolocalllm.sealed.bhttp import Content, End, InformationalHead, Message, RequestHead, ResponseHead
 from cloudtolocalllm.sealed.chunks import ChunkSplitter
@@ -24,7 +27,6 @@ from cloudtolocalllm.sealed.padding import (
     request_size,
 )
 from cloudtolocalllm.sealed.resume import Resume, offset_fields, read_offset, read_resume, resume_fields
-from tests.support.sealed_parts import CHAT, cut, opener, read, sealer, seeded
 
 OK = ResponseHead(200, ((b"content-type", b"text/event-stream"),))
 POLICIES = [DEFAULT_POLICY, NO_PADDING, PaddingPolicy(0.0, 1024, 0, 0), PaddingPolicy(1.0, 16384, 16384, 16384)]
@@ -97,10 +99,7 @@ def test_tokens_of_every_length_are_in_one_size_class(per_second: int, lengths: 
     steps = sorted(set(found))
     assert found == sorted(found)  # it never shrinks
     assert len(steps) <= 4
-    assert all(
-        larger >= smaller * 1.2 or larger == DEFAULT_POLICY.ceiling
-        for smaller, larger in zip(steps, steps[1:], strict=False)
-    )
+    assert all(larger >= smaller * 1.2 or larger == DEFAULT_POLICY.ceiling for smaller, larger in pairwise(steps))
 
 
 def test_one_size_class_whatever_the_token_lengths_are() -> None:
@@ -273,15 +272,17 @@ def test_a_policy_that_cannot_be_kept_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_response_has_one_head_and_one_end() -> None:
     writer, _ = sides()
-    for call in (writer.finish, lambda: writer.write(b"", 0.0)):
+    before: list[Callable[[], bytes]] = [writer.finish, lambda: writer.write(b"", 0.0)]
+    for call in before:
         with pytest.raises(MisuseError):
             call()
     writer.start(OK)
-    for call in (lambda: writer.start(OK), lambda: writer.inform(InformationalHead(103))):
+    twice: list[Callable[[], bytes]] = [lambda: writer.start(OK), lambda: writer.inform(InformationalHead(103))]
+    for call in twice:
         with pytest.raises(MisuseError):
             call()
     writer.finish()
-    for call in (writer.finish, lambda: writer.write(b"", 0.0)):
+    for call in before:
         with pytest.raises(MisuseError):
             call()
 
@@ -293,7 +294,7 @@ def test_where_to_resume() -> None:
     assert read_resume(()) is None
     assert read_offset(offset_fields(0)) == 0
     assert read_offset(()) is None
-    assert RequestHead(b"GET", b"/", resume_fields(Resume(exchange, 5)))
+    assert RequestHead(b"GET", b"/", resume_fields(Resume(exchange, 5))).fields[1] == (b"c2l-offset", b"5")
     name = resume_fields(Resume(exchange))[0]
     for wrong in (b"", b"-1", b"01", b"1.0", b"9007199254740992", b"1" * 17, b"\xd9\xa1"):
         with pytest.raises(MalformedError):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.support.sealed_parts import DEVICE, NOW, OTHER_DEVICE, PINNED, SECRET, opener, sealer, seeded
 
 from cloudtolocalllm.sealed import approval, base64url, pairing
 from cloudtolocalllm.sealed.approval import Approval
@@ -26,7 +27,6 @@ from cloudtolocalllm.sealed.pairing import Introduction, PairingLink, PairingOff
 from cloudtolocalllm.sealed.replay import ReplayGuard
 from cloudtolocalllm.sealed.safety_words import safety_words
 from cloudtolocalllm.sealed.word_list import WORDS
-from tests.support.sealed_parts import DEVICE, NOW, OTHER_DEVICE, PINNED, SECRET, opener, sealer, seeded
 
 LINK = PairingLink("home-1_A", PINNED, SECRET)
 POINT = public_point(DEVICE)

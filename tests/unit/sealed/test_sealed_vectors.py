@@ -1,6 +1,7 @@
 """The vectors of the documents that the envelope follows."""
 
 import pytest
+from tests.support.sealed_parts import read, vectors
 
 from cloudtolocalllm.sealed import bhttp, hpke
 from cloudtolocalllm.sealed.bhttp import InformationalHead, Message, RequestHead, ResponseHead
@@ -15,7 +16,6 @@ from cloudtolocalllm.sealed.ohttp import (
     ResponseSealer,
     _ResponseKey,
 )
-from tests.support.sealed_parts import read, vectors
 
 RFC9292 = vectors("sealed/rfc9292.json")["vectors"]
 RFC9180 = vectors("sealed/rfc9180.json")["vectors"]

@@ -6,10 +6,10 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from tests.support.sealed_parts import vectors
 
 from cloudtolocalllm.sealed import device, hpke
 from cloudtolocalllm.sealed.errors import MalformedError
-from tests.support.sealed_parts import vectors
 
 unhex = bytes.fromhex
 
