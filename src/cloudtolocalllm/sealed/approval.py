@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from cloudtolocalllm.sealed import base64url
 from cloudtolocalllm.sealed.device import POINT_BYTES, device_id, public_point
+from cloudtolocalllm.sealed.device import sign as device_sign
 from cloudtolocalllm.sealed.errors import ExpiredError, MalformedError, UntrustedError
 from cloudtolocalllm.sealed.fingerprint import FINGERPRINT_BYTES, same
 from cloudtolocalllm.sealed.limits import MAX_SKEW
@@ -57,7 +57,6 @@ def sign(approval: Approval, key: ec.EllipticCurvePrivateKey) -> str:
     """
     if device_id(public_point(key)) != approval.approver:
         raise UntrustedError("expected the approving device's own key")
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     claims = {
         "iss": approval.approver,
         "sub": approval.device,
@@ -65,9 +64,11 @@ def sign(approval: Approval, key: ec.EllipticCurvePrivateKey) -> str:
         "iat": approval.issued,
         "name": approval.name,
     }
-    payload = json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
-    header = {"alg": _ALGORITHM, "typ": TYPE}
-    return jws.serialize_compact(header, payload, ECKey.import_key(pem), registry=_REGISTRY)
+    parts = ({"alg": _ALGORITHM, "typ": TYPE}, claims)
+    encoded = [json.dumps(part, separators=(",", ":"), ensure_ascii=False).encode() for part in parts]
+    signed = ".".join(base64url.encode(part) for part in encoded)
+    # Not by the JWS library: it would sign with a random number, where `device.sign` needs none.
+    return f"{signed}.{base64url.encode(device_sign(key, signed.encode()))}"
 
 
 def verify(text: str, point: bytes, bridge: bytes, device: str, now: float) -> Approval:
