@@ -13,18 +13,6 @@ tests/unit/sealed/test_sealed_cross.py reads:
 import json
 from typing import Any
 
-from cloudtolocalllm.sealed import approval, base64url, bhttp, statement
-from cloudtolocalllm.sealed.bhttp import InformationalHead, Message, RequestHead, ResponseHead
-from cloudtolocalllm.sealed.device import device_id, proof_fields, proof_message, public_point, sign
-from cloudtolocalllm.sealed.exchange import ResponseWriter, seal_request
-from cloudtolocalllm.sealed.fields import Fields
-from cloudtolocalllm.sealed.key_config import encode_configs
-from cloudtolocalllm.sealed.ohttp import SharedSecret
-from cloudtolocalllm.sealed.padding import request_size
-from cloudtolocalllm.sealed.pairing import Introduction, PairingLink
-from cloudtolocalllm.sealed.resume import Resume, resume_fields
-from cloudtolocalllm.sealed.safety_words import safety_words
-from cloudtolocalllm.sealed.statement import state_keys
 from tests.support.sealed_parts import (
     BRIDGE,
     CHAT,
@@ -41,6 +29,19 @@ from tests.support.sealed_parts import (
     sealer,
     seeded,
 )
+
+from cloudtolocalllm.sealed import approval, base64url, bhttp, statement
+from cloudtolocalllm.sealed.bhttp import InformationalHead, Message, RequestHead, ResponseHead
+from cloudtolocalllm.sealed.device import device_id, proof_fields, proof_message, public_point, sign
+from cloudtolocalllm.sealed.exchange import ResponseWriter, seal_request
+from cloudtolocalllm.sealed.fields import Fields
+from cloudtolocalllm.sealed.key_config import encode_configs
+from cloudtolocalllm.sealed.ohttp import SharedSecret
+from cloudtolocalllm.sealed.padding import request_size
+from cloudtolocalllm.sealed.pairing import Introduction, PairingLink
+from cloudtolocalllm.sealed.resume import Resume, resume_fields
+from cloudtolocalllm.sealed.safety_words import safety_words
+from cloudtolocalllm.sealed.statement import state_keys
 
 FILE = VECTORS / "sealed" / "python.json"
 LINK = PairingLink("home", PINNED, SECRET)
@@ -61,7 +62,9 @@ def plain(message: Message) -> dict[str, Any]:
         out = {"type": "request", **parts, **out}
     else:
         out = {"type": "response", "status": head.status, **out}
-    before = [{"type": "informational", "status": h.status, "fields": fields(h.fields)} for h in message.informational]
+    before = [
+        {"type": "informational", "status": h.status, "fields": fields(h.fields)} for h in message.informational
+    ]
     return {
         "head": out,
         "content": message.content.hex(),
@@ -81,7 +84,10 @@ def messages() -> list[dict[str, Any]]:
     ]
     return [
         plain(case)
-        | {"known": bhttp.encode_known(case, padding=3).hex(), "streamed": bhttp.encode_streamed(case, padding=3).hex()}
+        | {
+            "known": bhttp.encode_known(case, padding=3).hex(),
+            "streamed": bhttp.encode_streamed(case, padding=3).hex(),
+        }
         for case in cases
     ]
 
@@ -115,7 +121,7 @@ def streamed() -> dict[str, Any]:
     sent = seal_request(client, CHAT)
     read(bridge, [sent])
     writer = ResponseWriter(bridge.response(NONCE))
-    steps = [{"at": None, "sends": writer.inform(InformationalHead(103)).hex()}]
+    steps: list[dict[str, Any]] = [{"at": None, "sends": writer.inform(InformationalHead(103)).hex()}]
     steps += [{"at": None, "sends": writer.start(ResponseHead(200, ((b"content-type", b"text/plain"),))).hex()}]
     for at, data in DELTAS:
         if writer.deadline is not None and writer.deadline <= at:
