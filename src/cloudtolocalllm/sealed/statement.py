@@ -102,6 +102,19 @@ def verify(text: str, pinned: bytes, bridge_id: str, now: float, *, seen: int = 
     return statement
 
 
+def claimed_fingerprint(text: str) -> bytes:
+    """Return the fingerprint of the identity that a statement says it is by; nothing of it is verified.
+
+    For a pairing without a link only: it is what the safety words are made of, and is pinned when they were found equal.
+
+    Raises:
+        MalformedError: It is not a statement.
+    """
+    if len(text) > MAX_LENGTH or not _SHAPE.fullmatch(text):
+        raise MalformedError("expected a key statement")
+    return fingerprint(_header_key(_json(text.split(".")[0])))
+
+
 def _jwk(public: bytes, private: bytes | None = None) -> dict[str, Any]:
     key: dict[str, Any] = {"crv": "Ed25519", "kty": "OKP", "x": base64url.encode(public)}
     return key if private is None else key | {"d": base64url.encode(private)}

@@ -133,6 +133,15 @@ def test_the_pinned_identity_s_name_is_not_enough() -> None:
         verify(".".join((ours[0], other[1], ours[2])), PINNED, "home", NOW)
 
 
+def test_the_identity_that_a_statement_claims_is_told_for_safety_words() -> None:
+    impostor = Ed25519PrivateKey.from_private_bytes(seeded("impostor"))
+    assert statement.claimed_fingerprint(sign(STATEMENT, IDENTITY)) == PINNED
+    assert statement.claimed_fingerprint(sign(STATEMENT, impostor)) != PINNED
+    for wrong in ("", "a.b.c", forged({**HEADER, "alg": "none"}, CLAIMS)):
+        with pytest.raises(MalformedError):
+            statement.claimed_fingerprint(wrong)
+
+
 def test_a_statement_about_another_bridge_is_refused() -> None:
     with pytest.raises(UntrustedError):
         verify(sign(STATEMENT, IDENTITY), PINNED, "other", NOW)

@@ -63,6 +63,15 @@ export async function verifyStatement(text: string, expected: Expected): Promise
   return statement;
 }
 
+/**
+ * Returns the fingerprint of the identity that a statement says it is by; nothing of it is verified.
+ *
+ * For a pairing without a link only: it is what the safety words are made of, and is pinned when they were found equal.
+ */
+export async function claimedFingerprint(text: string): Promise<Bytes> {
+  return await fingerprint(headerKey(readJws(text, WHAT, MAX_LENGTH).header));
+}
+
 /** Returns a statement signed by an identity; for tests, as bridges are not browsers. */
 export async function signStatement(
   statement: Statement,

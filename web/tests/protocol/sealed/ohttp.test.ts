@@ -183,7 +183,7 @@ describe("key configurations", () => {
     .slice(4);
 
   it("for other suites are passed over", () => {
-    expect(decodeConfigs(listed("02647a" + "00".repeat(40), good))).toEqual([config]);
+    expect(decodeConfigs(listed(`02647a${"00".repeat(40)}`, good))).toEqual([config]);
   });
 
   it.each([

@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { toBase64Url } from "@/protocol/sealed/bytes";
 import { type JsonObject, writeJws } from "@/protocol/sealed/jws";
-import { verifyStatement } from "@/protocol/sealed/statement";
+import { claimedFingerprint, verifyStatement } from "@/protocol/sealed/statement";
 import { expectRefused, hex, vectors } from "./parts";
 
 const python = vectors("sealed/python.json");
@@ -70,6 +70,11 @@ it.each<[string, JsonObject, JsonObject]>([
   await expect(verifyStatement(await forged(head, body), expected)).resolves.toBeDefined();
   const wrong = await forged(otherHead, otherBody);
   await expectRefused(() => verifyStatement(wrong, expected), "malformed");
+});
+
+it("tells the identity that it claims, for safety words", async () => {
+  expect(await claimedFingerprint(text)).toEqual(pinned);
+  await expectRefused(() => claimedFingerprint("a.b.c"), "malformed");
 });
 
 it("has one spelling", async () => {
