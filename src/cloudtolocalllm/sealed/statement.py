@@ -105,7 +105,7 @@ def verify(text: str, pinned: bytes, bridge_id: str, now: float, *, seen: int = 
 def claimed_fingerprint(text: str) -> bytes:
     """Return the fingerprint of the identity that a statement says it is by; nothing of it is verified.
 
-    For a pairing without a link only: it is what the safety words are made of, and is pinned when they were found equal.
+    For a pairing without a link only: the safety words are made of it, and it is pinned when they were found equal.
 
     Raises:
         MalformedError: It is not a statement.
