@@ -7,6 +7,7 @@ the record's followers carry it to their streams.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cloudtolocalllm.bridge import fields
@@ -21,10 +22,10 @@ from cloudtolocalllm.bridge.intake import Intake, Memory
 from cloudtolocalllm.bridge.journal import Journal, Record
 from cloudtolocalllm.bridge.keys import KeyList
 from cloudtolocalllm.bridge.naming import ModelUnreadableError, canonical, named_models
+from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.bridge.refusal import RefusalError, problem_response
 from cloudtolocalllm.bridge.usage import Usage
 from cloudtolocalllm.contracts.problems import Problem
-from cloudtolocalllm.link import Stream
 from cloudtolocalllm.runtime.clock import Clock
 from cloudtolocalllm.runtime.http1 import BadResponseError, Body, BodyKind, ConnectError, Connection, Headers
 from cloudtolocalllm.runtime.http1 import Exchange as EngineExchange
@@ -92,12 +93,13 @@ class Exchange:
         "_waiting",
         "follower",
         "intake",
+        "on_loading",
         "record",
         "usage",
     )
 
     def __init__(
-        self, desk: Desk, caller: Caller, route: Route, head: RequestHead, body: Body, stream: Stream, record: Record
+        self, desk: Desk, caller: Caller, route: Route, head: RequestHead, body: Body, stream: Port, record: Record
     ) -> None:
         """Begin; whoever makes it then calls `start`.
 
@@ -121,6 +123,8 @@ class Exchange:
         self.record = record
         self.follower = StreamFollower(record, stream, bodyless=head.method == "HEAD")
         self.intake = Intake(stream, body, desk.memory)
+        self.on_loading: Callable[[], None] | None = None
+        """Called when the engine has to load the model first."""
         self._engine: Engine | None = None
         self._exchange: EngineExchange | None = None
         self._model: str | None = None
@@ -265,6 +269,8 @@ class Exchange:
         if not self._waiting and not self.record.status and not self.record.ended:
             self._waiting = True
             engine.wait_began()
+            if self.on_loading is not None:
+                self.on_loading()
 
     def _wait_ended(self) -> None:
         if self._slow is not None:

@@ -3,7 +3,7 @@
 import asyncio
 
 from cloudtolocalllm.bridge.journal import Record
-from cloudtolocalllm.link import Stream
+from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.runtime.http1 import Headers
 from cloudtolocalllm.tunnel import ResetReason, ResponseHead
 
@@ -17,7 +17,7 @@ class StreamFollower:
     __slots__ = ("_bodyless", "_done", "_headed", "_record", "_replay", "_stream", "offset")
 
     def __init__(
-        self, record: Record, stream: Stream, *, offset: int = 0, replay: bool = False, bodyless: bool = False
+        self, record: Record, stream: Port, *, offset: int = 0, replay: bool = False, bodyless: bool = False
     ) -> None:
         """Begin to follow.
 

@@ -1,0 +1,365 @@
+"""Runs: started by a client, owned by the bridge, stored as they grow, watched by anybody at any offset."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+
+from cloudtolocalllm.bridge.exchange import Desk
+from cloudtolocalllm.bridge.refusal import RefusalError
+from cloudtolocalllm.bridge.runs import prompt
+from cloudtolocalllm.bridge.runs.asking import ask, route_of
+from cloudtolocalllm.bridge.runs.live import LiveRun, Unstored
+from cloudtolocalllm.bridge.runs.prompt import RunOptions
+from cloudtolocalllm.bridge.runs.writer import STOPPED, RunWriter
+from cloudtolocalllm.bridge.store import attachments, messages, preferences, runs
+from cloudtolocalllm.bridge.store.errors import ConflictError, StoreError
+from cloudtolocalllm.bridge.store.runs import End, NewRun, Piece, Run, RunState
+from cloudtolocalllm.bridge.store.store import HomeStore
+from cloudtolocalllm.bridge.store.tx import Tx, chosen_id
+from cloudtolocalllm.contracts.problems import Problem
+from cloudtolocalllm.runtime.tasks import TaskSet
+
+log = logging.getLogger(__name__)
+
+FLUSH_INTERVAL = 0.2
+"""Seconds between two writes of new text: what a crash can cost at most, besides the write itself."""
+MAX_LIVE = 32
+"""Runs at once; engines queue them."""
+MAX_WATCHERS = 64
+"""Watchers of one run."""
+TRIES = 10
+"""Writes in a row that may fail before a run is given up."""
+STOP_TIME = 5.0
+"""Seconds that a stop waits until it is written down; the engine is stopped before."""
+QUIET = 15.0
+"""Seconds without a change after which a watcher is told that the run goes on."""
+
+CHAT = "/v1/chat/completions"
+_SHUT_DOWN = End(
+    RunState.INTERRUPTED, runs.INTERRUPTED, "The bridge was stopped while this answer was being written."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a watcher gets: a state, a piece of text, or nothing but that all is well."""
+
+    state: RunState
+    piece: Piece | None = None
+    ended: Run | None = None
+    """The run, once it has ended; the last thing that a watcher gets."""
+
+
+class RunDesk:
+    """The runs of this bridge."""
+
+    def __init__(self, store: HomeStore, desk: Desk, *, interval: float = FLUSH_INTERVAL) -> None:
+        """Make a desk; `start` begins to store.
+
+        Args:
+            store: Where runs are kept.
+            desk: The engines.
+            interval: Seconds between two writes of new text.
+        """
+        self._store = store
+        self._desk = desk
+        self._interval = interval
+        self._live: dict[str, LiveRun] = {}
+        self._writers: dict[str, RunWriter] = {}
+        self._unfinished: dict[str, End] = {}
+        """Runs whose end could not be stored yet."""
+        self._failures = 0
+        self._storing = asyncio.Lock()
+        self._dirty = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._tasks = TaskSet(limit=2 * MAX_LIVE + 1)
+        self._closing = False
+        self._opened = False
+
+    def open(self) -> None:
+        """Begin to store what runs write."""
+        self._opened = True
+        self._tasks.start(self._store_forever(), "storing runs")
+
+    # --- for clients ----------------------------------------------------------------------------------------------
+
+    async def start(self, new: NewRun, options: RunOptions) -> Run:
+        """Start a run; one that was started with the same id is returned as it is.
+
+        It goes on when the caller is cancelled.
+
+        Raises:
+            RefusalError: There are too many.
+            StoreError: The conversation or the message to answer is not there, or it does not fit.
+        """
+        options.check()
+        new = replace(new, id=chosen_id(new.id))
+        if self._closing or not self._opened:
+            raise RefusalError(Problem.OVERLOADED, "The bridge is being stopped; try again soon.")
+        if len(self._live) >= MAX_LIVE and new.id not in self._live:
+            raise RefusalError(Problem.OVERLOADED, f"At most {MAX_LIVE} answers are written at once; try again soon.")
+        started = await asyncio.shield(self._tasks.start(self._start(new, options), "starting a run"))
+        if not isinstance(started, Run):
+            raise started
+        return started
+
+    async def get(self, id_: str) -> Run:
+        """Return a run as it is now.
+
+        Raises:
+            NotHereError: There is none.
+        """
+        return self._now(await self._store.read(lambda tx: runs.get(tx, id_)))
+
+    async def watch(self, id_: str, offset: int) -> AsyncGenerator[Watched, None]:
+        """Yield a run's text from an offset on, exactly once each byte, and its states, until it has ended.
+
+        Args:
+            id_: The run.
+            offset: Bytes of text that the watcher has.
+
+        Raises:
+            NotHereError: There is no such run.
+            ConflictError: The offset lies behind the text, or inside a character.
+            RefusalError: Too many watch it.
+        """
+        run = await self.get(id_)
+        live = self._live.get(id_)
+        if live is not None and live.watchers >= MAX_WATCHERS:
+            raise RefusalError(Problem.OVERLOADED, f"At most {MAX_WATCHERS} may watch an answer at once.")
+        if not 0 <= offset <= (run.size if live is None else live.size):
+            raise ConflictError("expected an offset of at most the bytes of text there are")
+        if live is not None:
+            live.watchers += 1
+            try:
+                async for watched in self._watch_live(live, offset):
+                    offset = watched.piece.end if watched.piece is not None else offset
+                    yield watched
+            finally:
+                live.watchers -= 1
+            if live.ended is not None and id_ in self._unfinished:
+                yield Watched(live.ended.state, ended=await self.get(id_))
+                return
+        async for watched in self._watch_stored(id_, offset):
+            yield watched
+
+    async def stop(self, id_: str) -> Run:
+        """Stop a run: the engine at once, and what was written so far is kept; no effect on one that has ended.
+
+        Raises:
+            NotHereError: There is none.
+        """
+        live, writer = self._live.get(id_), self._writers.get(id_)
+        if writer is not None:
+            writer.stop(STOPPED)
+        elif live is not None:
+            live.ending = live.ending or STOPPED
+        if live is not None:
+            try:
+                async with asyncio.timeout(STOP_TIME):
+                    while live.ended is None and id_ in self._live:
+                        await live.wait()
+            except TimeoutError:
+                log.warning("a stopped run could not be written down in time")
+        return await self.get(id_)
+
+    async def close(self) -> None:
+        """End every run, with all its text stored as far as the store takes it."""
+        self._closing = True
+        for writer in list(self._writers.values()):
+            writer.stop(_SHUT_DOWN)
+        if self._opened:
+            await self._store_once()
+        await self._tasks.close()
+
+    @property
+    def active(self) -> int:
+        """How many runs go on."""
+        return len(self._live)
+
+    # --- starting -------------------------------------------------------------------------------------------------
+
+    async def _start(self, new: NewRun, options: RunOptions) -> Run | StoreError | RefusalError:
+        """Return the run, or why there is none: as a task's result, which is no fault of the task."""
+        try:
+            return await self._begin(new, options)
+        except (StoreError, RefusalError) as error:
+            return error
+
+    async def _begin(self, new: NewRun, options: RunOptions) -> Run:
+        id_ = chosen_id(new.id)
+        if id_ in self._live:
+            return await self.get(id_)
+        route = route_of("POST", CHAT, ())
+        live = self._live[id_] = LiveRun(id_)  # before the store tells others of the run
+        try:
+            run, content = await self._store.add(lambda tx: _begin(tx, new, options))
+        except BaseException:
+            del self._live[id_]
+            raise
+        if content is None or self._closing:
+            del self._live[id_]
+            return run
+        writer = self._writers[id_] = RunWriter(live, self._mark)
+        if live.ending is not None:  # it was stopped before it began
+            self._mark(True)
+            return run
+        writer.exchange = ask(self._desk, route, content, writer, on_loading=writer.loading)
+        return run
+
+    def _now(self, run: Run) -> Run:
+        """Return a run of the store with what is known better here."""
+        if not run.state.active:
+            return run
+        if (end := self._unfinished.get(run.id)) is not None:
+            return replace(run, state=end.state, reason=end.reason, detail=end.detail)
+        live = self._live.get(run.id)
+        if live is None:
+            return run
+        return replace(run, state=live.state, size=live.size)
+
+    # --- watching -------------------------------------------------------------------------------------------------
+
+    async def _watch_live(self, live: LiveRun, offset: int) -> AsyncGenerator[Watched, None]:
+        told: RunState | None = None
+        while True:
+            if live.state is not told and live.ended is None:
+                told = live.state
+                yield Watched(told)
+            pieces = live.since(offset)
+            if pieces is None:
+                wanted = offset
+                pieces = await self._store.read(lambda tx: runs.read(tx, live.id, wanted))  # noqa: B023 - awaited here
+            for piece in pieces:
+                offset = piece.end
+                yield Watched(live.state, piece)
+            if pieces:
+                continue
+            if live.ended is not None:
+                return
+            # Nothing is awaited between the look above and this wait, so no change is missed.
+            try:
+                async with asyncio.timeout(QUIET):
+                    await live.wait()
+            except TimeoutError:
+                yield Watched(live.state)
+
+    async def _watch_stored(self, id_: str, offset: int) -> AsyncGenerator[Watched, None]:
+        while True:
+            wanted = offset
+            pieces = await self._store.read(lambda tx: runs.read(tx, id_, wanted))  # noqa: B023 - awaited here
+            run = await self.get(id_)
+            for piece in pieces:
+                offset = piece.end
+                yield Watched(run.state, piece)
+            if not pieces:
+                yield Watched(run.state, ended=run)
+                return
+
+    # --- storing --------------------------------------------------------------------------------------------------
+
+    def _mark(self, urgent: bool) -> None:
+        self._dirty.set()
+        if urgent:
+            self._urgent.set()
+
+    async def _store_forever(self) -> None:
+        while True:
+            await self._dirty.wait()
+            try:
+                async with asyncio.timeout(self._interval):
+                    await self._urgent.wait()
+            except TimeoutError:
+                pass
+            self._dirty.clear()
+            self._urgent.clear()
+            await self._store_once()
+            if self._failures:
+                self._dirty.set()
+                await asyncio.sleep(self._interval)
+
+    async def _store_once(self) -> None:
+        """Write down what every run has new, in one transaction."""
+        async with self._storing:
+            await self._store_all()
+
+    async def _store_all(self) -> None:
+        batch = [live.take() for live in self._live.values() if live.is_dirty and live.id in self._writers]
+        unfinished = dict(self._unfinished)
+        if not batch and not unfinished:
+            return
+        fault = await self._written(batch, unfinished)
+        if fault is None:
+            self._failures = 0
+            return
+        # One alone may be what does not fit; the others are not to suffer from it.
+        failed = [what for what in batch if await self._written([what], {}) is not None]
+        self._failed(failed, fault)
+
+    async def _written(self, batch: list[Unstored], unfinished: dict[str, End]) -> StoreError | None:
+        """Write down some runs' news; return why that was not possible, or None."""
+        try:
+            await self._store.write(lambda tx: _write(tx, batch, unfinished))
+        except StoreError as error:
+            return error
+        except Exception:
+            log.exception("runs could not be stored")
+            return StoreError("the bridge has logged what it was")
+        for id_ in unfinished:
+            self._unfinished.pop(id_, None)
+        for what in batch:
+            self._stored(what)
+        return None
+
+    def _stored(self, what: Unstored) -> None:
+        live = self._live[what.id]
+        live.was_stored(what)
+        if what.end is not None:
+            self._forget(live)
+        elif (writer := self._writers.get(what.id)) is not None:
+            writer.stored()
+
+    def _failed(self, batch: list[Unstored], error: StoreError) -> None:
+        self._failures += 1
+        log.error("runs could not be stored", extra={"fault": str(error), "in_a_row": self._failures})
+        if self._failures < TRIES:
+            return
+        self._failures = 0
+        for what in batch:
+            live, writer = self._live[what.id], self._writers[what.id]
+            end = End(
+                RunState.FAILED, Problem.HOME_FULL.value.slug, f"The answer could not be stored at home: {error}"
+            )
+            writer.stop(end)
+            self._unfinished[what.id] = end
+            live.over(end)
+            self._forget(live)
+        self._dirty.set()
+
+    def _forget(self, live: LiveRun) -> None:
+        self._live.pop(live.id, None)
+        self._writers.pop(live.id, None)
+
+
+def _begin(tx: Tx, new: NewRun, options: RunOptions) -> tuple[Run, bytes | None]:
+    """Make a run; return it with the request to the engine, or None when it was there already."""
+    if new.id is not None and (known := runs.find(tx, new.id)) is not None:
+        if known.conversation != new.conversation:
+            raise ConflictError("expected an id that no other run has")
+        return known, None
+    path = messages.path(tx, new.conversation, new.parent)
+    images = {sha256: attachments.get(tx, sha256) for sha256 in prompt.images_of(path)}
+    content = prompt.request(path, new.model, options, images, preferences.get(tx).system_prompt)
+    return runs.begin(tx, new), content
+
+
+def _write(tx: Tx, batch: list[Unstored], unfinished: dict[str, End]) -> None:
+    for what in batch:
+        runs.append(tx, what.id, what.pieces)
+        if what.state is not None:
+            runs.set_state(tx, what.id, what.state)
+        if what.end is not None:
+            runs.finish(tx, what.id, what.end)
+    for id_, end in unfinished.items():
+        runs.finish(tx, id_, end)

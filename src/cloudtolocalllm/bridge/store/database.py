@@ -1,0 +1,260 @@
+"""Opens the file of the home store: made, migrated, checked, and set aside when it is damaged."""
+
+import os
+import secrets
+import sqlite3
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+
+from caribou.migrate import Database, Error, Migration
+
+from cloudtolocalllm.bridge.store.errors import (
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreInUseError,
+    StoreVersionError,
+)
+from cloudtolocalllm.bridge.store.migrations import ALL, NEWEST
+from cloudtolocalllm.runtime import files
+
+APPLICATION_ID = 0x63326C68
+"""Written into the file's head (`PRAGMA application_id`): "c2lh"."""
+BUSY_TIMEOUT = 5.0
+"""Seconds that a write waits for another process's, such as `keys revoke`."""
+OLDEST_SQLITE = (3, 37, 0)
+"""The first with STRICT tables."""
+_SECURE_FTS = (3, 42, 0)
+"""The first SQLite whose full-text index can forget words at once."""
+BACKUPS = "backups"
+"""Folder of back-ups beside the store."""
+
+
+def home_path(credential_file: Path) -> Path:
+    """Return where the store of the bridge with this credential is."""
+    return credential_file.with_suffix(".home.db")
+
+
+def connect(path: Path, *, check: bool = True) -> sqlite3.Connection:
+    """Open the store; made if there is none yet, mode 0600.
+
+    Args:
+        path: Its file.
+        check: Whether to read the whole file for damage, which takes about a second a gigabyte.
+
+    Returns:
+        A connection in autocommit mode, which any one thread at a time may use.
+
+    Raises:
+        StoreDamagedError: It is damaged; it was set aside, so that the next call makes a new one.
+        StoreVersionError: It is not ours, or a newer program wrote it.
+        StoreFullError: There is no room.
+        StoreError: It cannot be opened.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise StoreError(f"expected SQLite {_dotted(OLDEST_SQLITE)} or newer, got {sqlite3.sqlite_version}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            _make(path)
+        path.chmod(0o600)
+        return _open(path, check=check)
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+    except OSError as error:
+        raise StoreError(f"expected to write to {path}, got {type(error).__name__}; see its owner and mode") from None
+
+
+def _open(path: Path, *, check: bool) -> sqlite3.Connection:
+    db = _connection(path)
+    try:
+        if check and not is_sound(db):
+            raise sqlite3.DatabaseError("damaged")  # noqa: TRY301 - treated as what SQLite itself finds
+        _identify(db, path)
+        migrate(db, path)
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA journal_mode = WAL").fetchone()
+        # In WAL mode FULL flushes at each commit: what was acknowledged survives a power cut.
+        db.execute("PRAGMA synchronous = FULL")
+        # What is deleted is overwritten with zeros.
+        db.execute("PRAGMA secure_delete = ON").fetchone()
+        db.execute("PRAGMA journal_size_limit = 16777216").fetchone()
+    except sqlite3.Error as error:
+        db.close()
+        if _is_damage(error):
+            raise StoreDamagedError(set_aside(path), backup=newest_backup(path)) from error
+        raise
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _connection(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+
+
+def _make(path: Path) -> None:
+    """Make an empty store beside its place and move it there: a half-made one is never met."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with closing(_connection(draft)) as db:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # must come before the first table
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            _run_migrations(db)
+            if sqlite3.sqlite_version_info >= _SECURE_FTS:
+                for table in ("title_text", "message_text"):
+                    db.execute(f"INSERT INTO {table} ({table}, rank) VALUES ('secure-delete', 1)")  # noqa: S608 - constants
+        try:
+            os.link(draft, path)  # refuses where another process was faster
+        except FileExistsError:
+            return
+        except OSError:
+            draft.rename(path)  # a file system without links
+        files.sync_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _identify(db: sqlite3.Connection, path: Path) -> None:
+    (found,) = db.execute("PRAGMA application_id").fetchone()
+    if found != APPLICATION_ID:
+        raise StoreVersionError(f"expected a home store in {path}, got another database; move it away")
+
+
+def version(db: sqlite3.Connection) -> str:
+    """Return the version of a store's form."""
+    (text,) = db.execute("SELECT version FROM migration_version").fetchone()
+    return str(text)
+
+
+def migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Bring a store to the present form; a copy of the old one is kept beside it first.
+
+    Raises:
+        StoreVersionError: A newer program wrote it.
+    """
+    found = version(db)
+    if found == NEWEST:
+        return
+    if found > NEWEST:
+        raise StoreVersionError(
+            f"expected a home store of version {NEWEST} or older in {path}, got {found}: a newer CloudToLocalLLM "
+            "wrote it; install that one again"
+        )
+    copy(db, backups_of(path) / f"{path.stem}-before-{NEWEST}-{_stamp()}.db")
+    _run_migrations(db)
+
+
+class _Opened(Database):  # type: ignore[misc] # the library ships no types
+    """The library's runner on a connection that is open, with our settings."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.conn = db
+
+
+def _run_migrations(db: sqlite3.Connection) -> None:
+    runner = _Opened(db)
+    try:
+        if not runner.is_version_controlled():
+            runner.initialize_version_control()
+        runner.upgrade([Migration.from_module(module) for module in ALL])
+    except Error as error:
+        raise StoreError(f"expected the store's migrations to be sound, got {type(error).__name__}") from error
+    finally:
+        if db.in_transaction:
+            db.rollback()
+
+
+def is_sound(db: sqlite3.Connection) -> bool:
+    """Read the whole file for damage."""
+    try:
+        (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        return bool(said == "ok")
+    except sqlite3.DatabaseError as error:
+        if _is_damage(error):
+            return False
+        raise
+
+
+def copy(source: sqlite3.Connection, target: Path) -> None:
+    """Copy a store as it is at one moment into a new file, mode 0600, on disk when the call returns.
+
+    Raises:
+        StoreError: There is such a file, or it cannot be written.
+        sqlite3.Error: The store cannot be read.
+    """
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if target.exists():
+        raise StoreError(f"expected no file {target} yet; choose another name")
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with closing(_connection(draft)) as db:
+            source.backup(db)
+            db.execute("PRAGMA journal_mode = DELETE").fetchone()  # one file, without -wal beside it
+            if not is_sound(db):
+                raise StoreError("expected a sound copy, got a damaged one; see that the disk is healthy")
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        draft.replace(target)
+        files.sync_folder(target.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged store and what belongs to it; return the new name. Nothing is deleted."""
+    aside = path.with_name(f"{path.name}.damaged-{_stamp()}")
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def backups_of(path: Path) -> Path:
+    """Return the folder of a store's back-ups."""
+    return path.parent / BACKUPS
+
+
+def newest_backup(path: Path) -> Path | None:
+    """Return the newest back-up in the folder beside a store."""
+    with suppress(OSError):
+        found = [(file.stat().st_mtime, file) for file in backups_of(path).glob("*.db")]
+        return max(found)[1] if found else None
+    return None
+
+
+def default_backup(path: Path) -> Path:
+    """Return the name of a back-up that is made now."""
+    return backups_of(path) / f"{path.stem}-{_stamp()}.db"
+
+
+def translated(error: sqlite3.Error, path: Path | None = None) -> StoreError:
+    """Return an error of SQLite as one of ours."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFullError("expected room on the disk of the home store, got none; make room, or set a quota")
+    if _is_damage(error):
+        return StoreDamagedError(path or Path("home.db"), backup=newest_backup(path) if path is not None else None)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreInUseError("expected the home store to be free, got one in use by another process; try again")
+    return StoreError(f"expected the home store to work, got {getattr(error, 'sqlite_errorname', 'an error')}")
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return type(error) is sqlite3.DatabaseError  # raised by ourselves
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _stamp() -> str:
+    # A file's name, so that people find the right one; nothing is decided by it.
+    return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{secrets.token_hex(2)}"
+
+
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))

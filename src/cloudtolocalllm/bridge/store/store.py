@@ -1,0 +1,149 @@
+"""The home store as the bridge uses it."""
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from cloudtolocalllm.bridge.store import changes, database, devices, retention, runs
+from cloudtolocalllm.bridge.store.changes import ChangeBell
+from cloudtolocalllm.bridge.store.errors import StoreDamagedError, StoreError
+from cloudtolocalllm.bridge.store.tx import Tx
+from cloudtolocalllm.bridge.store.worker import WORK_TIME, Worker
+from cloudtolocalllm.runtime.clock import Clock
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class HomeStore:
+    """The store. `open`, then `read` and `write` pieces of work, then `close`."""
+
+    def __init__(self, path: Path, worker: Worker, bell: ChangeBell, notice: str) -> None:
+        """Use `open`."""
+        self.path = path
+        self.bell = bell
+        self.notice = notice
+        """What people are to be told: a damaged store was set aside; "" for nothing."""
+        self._worker = worker
+        self._points: dict[str, bytes] = {}
+        self.on_device_removed: Callable[[str], None] = lambda device: None
+        """Called with the id of a device that may do nothing any more; what it does now is to be broken off."""
+
+    @classmethod
+    async def open(cls, path: Path, clock: Clock) -> "HomeStore":
+        """Open the store; made if there is none yet. Runs that went on when the bridge ended are interrupted.
+
+        A damaged one is set aside and a new one made; `notice` and the log say so.
+
+        Args:
+            path: Its file.
+            clock: The time.
+
+        Raises:
+            StoreError: It cannot be opened.
+        """
+        bell = ChangeBell()
+        notice = ""
+
+        def connect() -> sqlite3.Connection:
+            nonlocal notice
+            try:
+                return database.connect(path)
+            except StoreDamagedError as error:
+                notice = str(error)
+                log.error("the home store is damaged and was set aside", extra={"fault": notice})  # noqa: TRY400 - the text tells all
+                return database.connect(path)
+
+        worker = Worker(connect, clock.wall)
+        worker.on_changed = bell.ring_from_thread
+        await worker.start()
+        try:
+            store = cls(path, worker, bell, notice)
+            store._points = await store.read(devices.points)
+            interrupted = await store.write(runs.interrupt_all)
+            bell.ring(await store.read(changes.newest))
+        except BaseException:
+            await worker.close()
+            raise
+        if interrupted:
+            log.warning("answers were interrupted by the bridge's end", extra={"runs": interrupted})
+        return store
+
+    async def read(self, work: Callable[[Tx], T], *, seconds: float = WORK_TIME) -> T:
+        """Return what a piece of work reads, all of it as at one moment.
+
+        Raises:
+            StoreError: What the work raised, or the database does not answer.
+        """
+        return await self._worker.do(work, write=False, seconds=seconds)
+
+    async def write(self, work: Callable[[Tx], T], *, seconds: float = WORK_TIME) -> T:
+        """Have something changed, whole or not at all; it is on disk when the call returns.
+
+        Raises:
+            StoreError: What the work raised, or the database does not answer.
+        """
+        return await self._worker.do(work, write=True, seconds=seconds)
+
+    async def add(self, work: Callable[[Tx], T], *, seconds: float = WORK_TIME) -> T:
+        """Have something added, if the quota has room for it.
+
+        Raises:
+            StoreFullError: It has none.
+            StoreError: As for `write`.
+        """
+
+        def checked(tx: Tx) -> T:
+            retention.check_room(tx)
+            return work(tx)
+
+        return await self.write(checked, seconds=seconds)
+
+    def point_of(self, device: str) -> bytes | None:
+        """Return the public key of a paired device, or None; for `sealed.device.authenticate`."""
+        return self._points.get(device)
+
+    async def pair(self, point: bytes, name: str, *, approved_by: str) -> devices.Device:
+        """Let a device in.
+
+        Raises:
+            StoreError: It cannot be let in.
+        """
+        device = await self.write(lambda tx: devices.pair(tx, point, name, approved_by=approved_by))
+        self._points[device.id] = point
+        return device
+
+    async def approve(self, id_: str, *, approved_by: str) -> devices.Device:
+        """Let a device in that waits.
+
+        Raises:
+            StoreError: It cannot be let in.
+        """
+        device = await self.write(lambda tx: devices.approve(tx, id_, approved_by=approved_by))
+        self._points = await self.read(devices.points)
+        return device
+
+    async def remove_device(self, id_: str) -> None:
+        """Remove a device: it is refused from this call on, before it is written down.
+
+        Raises:
+            StoreError: It could not be written down; it is refused until the bridge ends.
+        """
+        if self._points.pop(id_, None) is not None:
+            self.on_device_removed(id_)
+        await self.write(lambda tx: devices.remove(tx, id_))
+
+    async def tidy(self) -> None:
+        """Bring the store within its quota and time, a little at a time; for a task that does it again and again."""
+        try:
+            while await self.write(retention.enforce):
+                pass
+        except StoreError:
+            log.exception("the home store could not be tidied; trying again later")
+
+    async def close(self) -> None:
+        """Finish what waits and close the file."""
+        await self._worker.close()
