@@ -13,11 +13,17 @@ from cloudtolocalllm.bridge.engines.engine import Engine
 from cloudtolocalllm.bridge.engines.health import HealthWatch
 from cloudtolocalllm.bridge.engines.probe import WELL_KNOWN_PORTS, probe
 from cloudtolocalllm.bridge.exchange import Desk
+from cloudtolocalllm.bridge.home_api.api import HomeApi
+from cloudtolocalllm.bridge.home_api.home import Home
 from cloudtolocalllm.bridge.identity import BridgeIdentity, PairingError, Prover
 from cloudtolocalllm.bridge.journal import Journal
 from cloudtolocalllm.bridge.keys import KeyList, key_list_path
 from cloudtolocalllm.bridge.pairing import renew
+from cloudtolocalllm.bridge.runs.desk import RunDesk
+from cloudtolocalllm.bridge.runs.pulls import ModelDesk
 from cloudtolocalllm.bridge.settings import BridgeSettings
+from cloudtolocalllm.bridge.store.database import home_path
+from cloudtolocalllm.bridge.store.store import HomeStore
 from cloudtolocalllm.bridge.tunnels import Tunnels
 from cloudtolocalllm.contracts.authorize import TUNNEL_TARGET
 from cloudtolocalllm.contracts.control import EngineKind
@@ -35,6 +41,8 @@ FIRST_CHECK = 2.0
 """Seconds that the first check of all engines may take before the bridge goes on."""
 RENEW_INTERVAL = 300.0
 """Seconds between two looks whether the credential is to be renewed."""
+TIDY_INTERVAL = 60.0
+"""Seconds between two looks whether the home store is within its quota and time."""
 KEYS_INTERVAL = 2.0
 """Seconds between two looks whether the owner has revoked a key whose answers still run."""
 MAX_ENGINES = 32
@@ -73,10 +81,18 @@ class Bridge:
             on_key=self.keys.take,
         )
         self.on_welcome: Callable[[], None] | None = None
+        self.home: Home | None = None
+        """The home store and what works with it; None before `start`."""
+        self.home_api: HomeApi | None = None
 
     async def start(self) -> None:
-        """Find the engines and look how they are."""
+        """Open the home store, find the engines and look how they are.
+
+        Raises:
+            StoreError: The home store cannot be opened.
+        """
         settings = self._settings
+        await self._open_home()
         for url in settings.engines:
             self._add(EngineAddress.parse(url, settings.engine_keys), None)
         if settings.demo_engine:
@@ -106,11 +122,28 @@ class Bridge:
         """Drain and end everything."""
         await self.tunnels.close(self._settings.drain_grace)
         await self._health.close()
+        await self._close_home()
         await self._tasks.close()
         self._desk.abort()
         for engine in self.catalog.engines:
             await engine.close()
         self.keys.close()
+
+    async def _open_home(self) -> None:
+        store = await HomeStore.open(home_path(self._settings.credential_file), self._clock)
+        runs = RunDesk(store, self._desk)
+        models = ModelDesk(self._desk, self._settings.allow)
+        self.home = Home(store, runs, models, self.catalog, self.keys, self._clock)
+        self.home_api = HomeApi(self.home)
+        runs.open()
+        self._health.every(TIDY_INTERVAL, store.tidy, "tidying the home store")
+
+    async def _close_home(self) -> None:
+        home, self.home, self.home_api = self.home, None, None
+        if home is not None:
+            home.models.close()
+            await home.runs.close()
+            await home.store.close()
 
     def _add(self, address: EngineAddress, kind: EngineKind | None) -> None:
         taken = {engine.id for engine in self.catalog.engines}

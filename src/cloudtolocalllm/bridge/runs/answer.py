@@ -20,7 +20,7 @@ MAX_DETAIL = 500
 """Characters of an engine's error that are shown."""
 
 
-class AnswerError(Exception):
+class _AnswerError(Exception):
     """The engine's answer is an error, or none that can be read. The text is for the user, never for a log."""
 
 
@@ -47,34 +47,35 @@ class AnswerReader:
         self._rest = bytearray()
         self._calls: dict[int, _Call] = {}
         self._halves: dict[TextKind, str] = {}
+        self.error = ""
+        """What is wrong with the answer, for the user; "" for nothing. Nothing is read after it."""
         self.complete = False
         """Whether the engine said that this is all."""
         self.prompt_tokens: int | None = None
         self.answer_tokens: int | None = None
 
     def feed(self, data: bytes) -> list[Text]:
-        """Take content and return the text in it.
-
-        Raises:
-            AnswerError: The engine reports an error, or this is not the API that is expected.
-        """
-        self._rest += data
+        """Take content and return the text in it, as far as it is an answer; then see `error`."""
         texts: list[Text] = []
+        try:
+            if not self.error:
+                self._feed(data, texts)
+        except _AnswerError as error:
+            self.error = str(error)
+        return texts
+
+    def _feed(self, data: bytes, texts: list[Text]) -> None:
+        self._rest += data
         *lines, rest = self._rest.split(b"\n")
         self._rest = rest
         if len(rest) > MAX_LINE:
-            raise AnswerError("The engine sent a line that is too long.")
+            raise _AnswerError("The engine sent a line that is too long.")
         for line in lines:
             if line.startswith(b"data:"):
                 self._event(bytes(line[5:]).strip(), texts)
-        return texts
 
     def end(self) -> list[Text]:
-        """Take the end of the content and return what was still half there.
-
-        Raises:
-            AnswerError: As `feed`.
-        """
+        """Take the end of the content and return what was still half there."""
         texts = self.feed(b"\n")
         texts += [Text(kind, "\ufffd") for kind, half in self._halves.items() if half]
         self._halves = {}
@@ -89,11 +90,11 @@ class AnswerReader:
         try:
             value = json.loads(data)
         except (ValueError, RecursionError):
-            raise AnswerError("The engine sent an event that is not JSON.") from None
+            raise _AnswerError("The engine sent an event that is not JSON.") from None
         if not isinstance(value, dict):
-            raise AnswerError("The engine sent an event that is no JSON object.")
+            raise _AnswerError("The engine sent an event that is no JSON object.")
         if "error" in value:
-            raise AnswerError(error_text(value))
+            raise _AnswerError(error_text(value))
         self._count(value.get("usage"))
         choices = value.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
@@ -127,7 +128,7 @@ class AnswerReader:
             index = said.get("index")
             call = self._calls.setdefault(index if isinstance(index, int) else place, _Call())
             if len(self._calls) > MAX_CALLS:
-                raise AnswerError("The engine calls too many tools at once.")
+                raise _AnswerError("The engine calls too many tools at once.")
             function = said.get("function")
             if isinstance(said.get("id"), str):
                 call.id = said["id"]
@@ -138,7 +139,7 @@ class AnswerReader:
                     call.arguments.append(part)
                     call.size += len(part)
             if call.size > MAX_CALL or len(call.name) + len(call.id) > MAX_CALL:
-                raise AnswerError("The engine calls a tool with arguments that are too long.")
+                raise _AnswerError("The engine calls a tool with arguments that are too long.")
 
     def _finished_calls(self) -> list[Text]:
         calls, self._calls = self._calls, {}

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 
 from cloudtolocalllm.bridge.exchange import Exchange
-from cloudtolocalllm.bridge.runs.answer import AnswerError, AnswerReader, Text, error_text
+from cloudtolocalllm.bridge.runs.answer import AnswerReader, Text, error_text
 from cloudtolocalllm.bridge.runs.live import LiveRun
 from cloudtolocalllm.bridge.store.messages import MAX_CONTENT
 from cloudtolocalllm.bridge.store.runs import End, RunState
@@ -63,10 +63,7 @@ class RunWriter:
         if self._status != 200:
             self._error += data[: MAX_ERROR - len(self._error)]
             return
-        try:
-            self._take(self._reader.feed(data))
-        except AnswerError as error:
-            self._fail(Problem.ENGINE_ERROR, str(error))
+        self._take(self._reader.feed(data))
 
     def end(self, trailers: Headers = ()) -> None:
         """The answer is complete, as far as HTTP can tell."""
@@ -77,11 +74,7 @@ class RunWriter:
             self._finish(End(RunState.FAILED, slug, detail))
             return
         reader = self._reader
-        try:
-            self._take(reader.end())
-        except AnswerError as error:
-            self._fail(Problem.ENGINE_ERROR, str(error))
-            return
+        self._take(reader.end())
         if not reader.complete:
             self._fail(Problem.ENGINE_ERROR, "The answer was cut short: the engine ended it without saying so.")
         elif self._live.ending is None:
@@ -121,6 +114,8 @@ class RunWriter:
             self._live.append(text.kind, text.text)
         if texts:
             self._on_dirty(False)
+        if self._reader.error:
+            self._fail(Problem.ENGINE_ERROR, self._reader.error)
         if self._live.size > MAX_CONTENT:
             self._fail(Problem.TOO_LARGE, f"The answer is longer than {MAX_CONTENT} bytes.")
 

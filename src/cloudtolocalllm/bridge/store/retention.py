@@ -73,5 +73,7 @@ def enforce(tx: Tx) -> bool:
             break
         conversations.erase(tx, *oldest)
         deleted += 1
-    tx.all(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
-    return deleted >= AT_ONCE
+    (free,) = tx.one("PRAGMA freelist_count")
+    for _ in range(min(free, VACUUM_PAGES)):
+        tx.run("PRAGMA incremental_vacuum(1)")  # Python takes one step of a PRAGMA only, which is a page
+    return deleted >= AT_ONCE or free > VACUUM_PAGES

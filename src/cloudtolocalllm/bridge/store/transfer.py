@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudtolocalllm.bridge.store import attachments, conversations, messages, runs
-from cloudtolocalllm.bridge.store.errors import ConflictError
+from cloudtolocalllm.bridge.store.errors import ConflictError, NotHereError
 from cloudtolocalllm.bridge.store.tx import ID, Tx, check_text
 
 FORMAT = "cloudtolocalllm-conversation"
@@ -146,8 +146,8 @@ def _add_message(tx: Tx, seq: int, entry: "_Reader", numbers: dict[str, int]) ->
     if role not in messages.ROLES:
         raise ConflictError("expected roles of " + ", ".join(messages.ROLES))
     calls = entry.member("tool_calls", list)
-    if not all(isinstance(call, str) and "\n" not in call for call in calls):
-        raise ConflictError("expected tool calls of one line each")
+    if not all(isinstance(call, str) and is_call(call) for call in calls):
+        raise ConflictError("expected tool calls of one line of JSON each, with id, name and arguments")
     number = tx.insert(
         "INSERT INTO messages (id, conversation, parent, role, content, thinking, tool_calls, model, created) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -159,8 +159,21 @@ def _add_message(tx: Tx, seq: int, entry: "_Reader", numbers: dict[str, int]) ->
     for position, attached in enumerate(entry.list("attachments", messages.MAX_ATTACHED)):
         what = messages.NewAttached(attached.text("sha256", 64), attached.text("name", messages.MAX_NAME),
                                     attached.text("media_type", messages.MAX_NAME))  # fmt: skip
-        messages.attach(tx, number, position, what)
+        try:
+            messages.attach(tx, number, position, what)
+        except NotHereError:
+            raise ConflictError("expected attachments that the document has") from None
     return number
+
+
+def is_call(text: str) -> bool:
+    """Tell whether a text is a tool call as runs write them."""
+    try:
+        call = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    members = [call.get(name) for name in ("id", "name", "arguments")] if isinstance(call, dict) else [None]
+    return "\n" not in text and all(isinstance(member, str) for member in members)
 
 
 def _add_run(tx: Tx, seq: int, entry: "_Reader", numbers: dict[str, int]) -> None:
@@ -174,11 +187,18 @@ def _add_run(tx: Tx, seq: int, entry: "_Reader", numbers: dict[str, int]) -> Non
     tx.insert(
         "INSERT INTO runs (id, conversation, message, model, options, state, reason, detail, created, ended, size, "
         "layout, prompt_tokens, answer_tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        id_, seq, message, entry.text("model", 512), json.dumps(entry.member("options", dict)), state,
+        id_, seq, message, entry.text("model", 512), _options(entry), state,
         entry.text("reason", MAX_RUN_TEXT), entry.text("detail", MAX_RUN_TEXT), entry.time("created"),
         entry.time("ended"), size, json.dumps(layout), entry.optional_whole("prompt_tokens"),
         entry.optional_whole("answer_tokens"),
     )  # fmt: skip
+
+
+def _options(entry: "_Reader") -> str:
+    try:
+        return check_text(json.dumps(entry.member("options", dict), allow_nan=False), MAX_RUN_TEXT * 16, "options")
+    except ValueError:
+        raise ConflictError("expected options of finite numbers") from None
 
 
 def _layout(tx: Tx, message: int, entry: "_Reader") -> tuple[int, list[list[Any]]]:
@@ -187,7 +207,11 @@ def _layout(tx: Tx, message: int, entry: "_Reader") -> tuple[int, list[list[Any]
     layout = entry.member("layout", list)
     for part in layout:
         if not (
-            isinstance(part, list) and len(part) == 2 and part[0] in sizes and type(part[1]) is int and part[1] > 0
+            isinstance(part, list)
+            and len(part) == 2
+            and part[0] in tuple(sizes)
+            and type(part[1]) is int
+            and part[1] > 0
         ):
             raise ConflictError("expected a layout of kinds and sizes")
         sizes[part[0]] += part[1]

@@ -1,0 +1,302 @@
+"""The file: made, checked, set aside, migrated, backed up, restored, and full."""
+
+import os
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from tests.support.home_store import DirectStore
+
+from cloudtolocalllm.bridge.store import (
+    backup,
+    changes,
+    conversations,
+    database,
+    devices,
+    messages,
+    migrations,
+    preferences,
+    runs,
+)
+from cloudtolocalllm.bridge.store.errors import (
+    ConflictError,
+    StoreDamagedError,
+    StoreError,
+    StoreFullError,
+    StoreInUseError,
+    StoreVersionError,
+    TooOldError,
+)
+from cloudtolocalllm.bridge.store.messages import NewMessage
+from cloudtolocalllm.bridge.store.runs import NewRun, Piece, TextKind
+from cloudtolocalllm.bridge.store.worker import _reason
+from cloudtolocalllm.sealed.device import public_point
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "credential.home.db"
+
+
+def filled(path: Path) -> str:
+    store = DirectStore(path)
+    talk = store(conversations.create, "title").id
+    for number in range(50):
+        store(messages.add, talk, NewMessage("user", f"{number} " * 500))
+    store.close()
+    return talk
+
+
+def titles(path: Path) -> list[str]:
+    store = DirectStore(path)
+    found = [c.title for c in store(conversations.page).conversations]
+    store.close()
+    return found
+
+
+def test_the_file_is_the_owners_alone(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = DirectStore(path)
+        store(conversations.create, "x")
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+        store.close()
+    finally:
+        os.umask(before)
+    assert modes
+    assert set(modes.values()) == {0o600}, modes
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_its_settings_are_the_safe_ones(path: Path) -> None:
+    store = DirectStore(path)
+    for pragma, value in {
+        "journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1, "auto_vacuum": 2,
+        "application_id": database.APPLICATION_ID,
+    }.items():  # fmt: skip
+        assert store.db.execute(f"PRAGMA {pragma}").fetchone() == (value,), pragma
+    tables = store.db.execute("SELECT name, strict FROM pragma_table_list WHERE type = 'table' AND schema = 'main'")
+    loose = {name for name, strict in tables if not strict}
+    assert loose <= {"migration_version", "sqlite_schema", "sqlite_sequence"}, loose
+    store.close()
+
+
+def test_two_processes_make_it_at_the_same_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = database._run_migrations
+
+    def slow(db: sqlite3.Connection) -> None:
+        monkeypatch.setattr(database, "_run_migrations", made)
+        filled(path)  # the other process
+        made(db)
+
+    monkeypatch.setattr(database, "_run_migrations", slow)
+    assert titles(path) == ["title"]
+    assert [file.name for file in path.parent.iterdir() if ".home.db." in file.name] == []
+
+
+@pytest.mark.parametrize("harm", ["head", "middle", "cut", "text"])
+def test_a_damaged_file_is_set_aside_and_the_newest_backup_offered(path: Path, harm: str) -> None:
+    filled(path)
+    backup.backup(path, database.backups_of(path) / "old.db")
+    os.utime(database.backups_of(path) / "old.db", (1, 1))
+    newest = backup.backup(path)
+    raw = bytearray(path.read_bytes())
+    if harm == "head":
+        raw[:100] = b"\xff" * 100
+    elif harm == "middle":
+        raw[8192 : len(raw) - 4096] = b"\xa5" * (len(raw) - 12288)
+    elif harm == "cut":
+        del raw[len(raw) // 2 :]
+    else:
+        raw[:] = b"not a database at all, " * 500
+    path.write_bytes(raw)
+    with pytest.raises(StoreDamagedError) as caught:
+        database.connect(path)
+    assert str(newest) in str(caught.value)
+    assert caught.value.path.read_bytes() == raw
+    assert not path.exists()
+    assert titles(path) == []  # a new one
+    backup.restore(path, newest)
+    assert titles(path) == ["title"]
+
+
+def test_without_a_backup_the_message_says_so(path: Path) -> None:
+    filled(path)
+    path.write_bytes(b"x" * 5000)
+    with pytest.raises(StoreDamagedError, match="no back-up was found"):
+        database.connect(path)
+
+
+def test_another_programs_database_is_left_alone(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    before = path.read_bytes()
+    with pytest.raises(StoreVersionError, match="another database"):
+        database.connect(path)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_programs_store_is_left_alone(path: Path) -> None:
+    filled(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE migration_version SET version = '20990101000000'")
+    with pytest.raises(StoreVersionError, match="newer CloudToLocalLLM"):
+        database.connect(path)
+    with pytest.raises(StoreError, match="newer"):
+        backup.restore(path.with_name("other.home.db"), path)
+
+
+def later(upgrade: object) -> SimpleNamespace:
+    def downgrade(db: sqlite3.Connection) -> None:
+        raise NotImplementedError
+
+    return SimpleNamespace(__name__="v20990101000000_later", upgrade=upgrade, downgrade=downgrade)
+
+
+def test_a_migration_is_made_once_and_the_old_store_is_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(path)
+    runs_of_it = []
+
+    def upgrade(db: sqlite3.Connection) -> None:
+        runs_of_it.append(1)
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("CREATE TABLE later (x INTEGER) STRICT")
+
+    monkeypatch.setattr(database, "ALL", (*migrations.ALL, later(upgrade)))
+    monkeypatch.setattr(database, "NEWEST", "20990101000000")
+    for _ in range(2):
+        store = DirectStore(path)
+        assert store.db.execute("SELECT count(*) FROM later").fetchone() == (0,)
+        store.close()
+    assert runs_of_it == [1]
+    (kept,) = database.backups_of(path).iterdir()
+    with closing(sqlite3.connect(kept)) as db:
+        assert database.version(db) == "20261123000000"
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(path)
+
+    def upgrade(db: sqlite3.Connection) -> None:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("CREATE TABLE later (x INTEGER) STRICT")
+        db.execute("DELETE FROM messages")
+        db.execute("INSERT INTO nowhere VALUES (1)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "ALL", (*migrations.ALL, later(upgrade)))
+        patch.setattr(database, "NEWEST", "20990101000000")
+        with pytest.raises(StoreError):
+            database.connect(path)
+    store = DirectStore(path)
+    assert store.db.execute("SELECT count(*) FROM messages").fetchone() == (50,)
+    assert database.version(store.db) == "20261123000000"
+    store.close()
+
+
+# --- a full disk --------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_costs_nothing_that_was_stored(path: Path) -> None:
+    store = DirectStore(path)
+    talk = store(conversations.create, "title").id
+    note = store(messages.add, talk, NewMessage("user", "hi"))
+    run = store(runs.begin, NewRun(talk, note.id, "m"))
+    pages = store.db.execute("PRAGMA page_count").fetchone()[0]
+    store.db.execute(f"PRAGMA max_page_count = {pages + 20}")
+    text = "0123456789" * 400
+    stored = 0
+    fault: sqlite3.Error | None = None
+    while fault is None:
+        assert stored < 100 * len(text)
+        try:
+            store(runs.append, run.id, [Piece(stored, TextKind.CONTENT, text)])
+            stored += len(text)
+        except sqlite3.OperationalError as error:
+            fault = error
+    assert isinstance(_reason(fault), StoreFullError)
+    assert stored > 0
+    store.reopen()
+    assert store(runs.get, run.id).size == stored
+    store(runs.interrupt_all)
+    assert store(messages.get, run.message).content == "0123456789" * (stored // 10)
+    assert store.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    store.close()
+
+
+# --- back-ups -----------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_is_one_private_file_made_while_the_store_is_in_use(path: Path, tmp_path: Path) -> None:
+    filled(path)
+    store = DirectStore(path)
+    store(conversations.create, "in the log only")
+    target = backup.backup(path, tmp_path / "backup.db")
+    store(conversations.create, "later")
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert [file.name for file in tmp_path.iterdir()] == ["backup.db", "data"] or target.exists()
+    assert not list(tmp_path.glob("*-wal"))
+    with closing(sqlite3.connect(target)) as db:
+        assert {row[0] for row in db.execute("SELECT title FROM conversations")} == {"title", "in the log only"}
+    store.close()
+
+
+def test_a_backup_replaces_no_file(path: Path, tmp_path: Path) -> None:
+    filled(path)
+    target = tmp_path / "precious"
+    target.write_text("x")
+    with pytest.raises(StoreError, match="expected no file"):
+        backup.backup(path, target)
+    assert target.read_text() == "x"
+    with pytest.raises(StoreError, match="expected a home store"):
+        backup.backup(tmp_path / "none.home.db")
+
+
+def test_a_restore_brings_the_rest_back_but_nothing_that_was_taken_away(path: Path) -> None:
+    phone = public_point(ec.generate_private_key(ec.SECP256R1()))
+    store = DirectStore(path)
+    talk = store(conversations.create, "before").id
+    device = store(devices.pair, phone, "phone", approved_by="link")
+    store(preferences.note_statement_seq, 5)
+    key = "INSERT INTO keys (id, name, scope, created, expires, revoked) VALUES ('k', '', '{}', 0, 9, ?)"
+    store.do(lambda tx: tx.run(key, None))
+    saved = backup.backup(path)
+    epoch, newest = store(changes.epoch), store(changes.newest)
+    store(conversations.delete, talk)
+    store(conversations.create, "after")
+    store(devices.remove, device.id)
+    store(preferences.note_statement_seq, 9)
+    store.do(lambda tx: tx.run("UPDATE keys SET revoked = 3"))
+    with pytest.raises(StoreInUseError, match="stop the bridge"):
+        backup.restore(path, saved)
+    store.close()
+    before = backup.restore(path, saved)
+    assert before is not None
+    assert titles(path) == ["before"]
+    assert titles(before) == ["after"]
+    store.reopen()
+    assert store(devices.points) == {}
+    with pytest.raises(ConflictError):
+        store(devices.pair, phone, "phone", approved_by="link")
+    assert store(preferences.statement_seq) == 9
+    assert store.do(lambda tx: tx.one("SELECT revoked FROM keys")) == (3.0,)
+    with pytest.raises(TooOldError):
+        store(changes.since, newest, epoch)
+    store.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 9000])
+def test_what_is_no_backup_is_not_restored(path: Path, tmp_path: Path, content: bytes) -> None:
+    filled(path)
+    (tmp_path / "no.db").write_bytes(content)
+    with pytest.raises(StoreError, match="expected a sound back-up"):
+        backup.restore(path, tmp_path / "no.db")
+    with pytest.raises(StoreError, match="got no file"):
+        backup.restore(path, tmp_path / "nothing.db")
+    assert titles(path) == ["title"]
+    assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
