@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference: settings, problems, audit-events. `--check` only compares."""
+"""Writes the generated pages of docs/reference: settings, problems, audit-events, home-api. `--check` only compares."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from cloudtolocalllm.audit.auditor import SINGLY, WINDOW
 from cloudtolocalllm.audit.events import Event
 from cloudtolocalllm.audit.record import OCSF_VERSION
+from cloudtolocalllm.bridge.home_api.api import describe_api
 from cloudtolocalllm.cli.services import SERVICES, settings_class
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.settings import describe
@@ -83,7 +84,12 @@ def audit_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"settings.md": settings_page, "problems.md": problems_page, "audit-events.md": audit_page}
+PAGES = {
+    "settings.md": settings_page,
+    "problems.md": problems_page,
+    "audit-events.md": audit_page,
+    "home-api.json": describe_api,
+}
 
 
 def main() -> int:

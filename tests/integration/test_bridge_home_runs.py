@@ -225,13 +225,14 @@ async def test_watchers_at_random_offsets_all_get_the_stored_text(
     whole = "".join(pieces)
     talk, note = await client.asked()
     run = await client.start(talk, note)
+    live = client.home.runs._live[run["id"]]
     watchers: list[tuple[int, asyncio.Task[Any]]] = []
     reached = 0
     for number in range(len(pieces)):
         steps.release()
         reached += len(pieces[number])
         size = len(whole[:reached].encode())
-        await until(lambda size=size: client.home.runs._live[run["id"]].size >= size)  # type: ignore[misc] # bound now
+        await until(lambda size=size: live.size >= size)  # type: ignore[misc] # bound now
         if number % 15 == 0:
             start = rng.randrange(reached + 1)
             offset = len(whole[:start].encode())

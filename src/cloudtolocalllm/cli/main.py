@@ -9,6 +9,7 @@ from cloudtolocalllm import __version__
 from cloudtolocalllm.cli.audit_options import add_audit
 from cloudtolocalllm.cli.bridge_options import add_bridge
 from cloudtolocalllm.cli.certs_options import add_certs
+from cloudtolocalllm.cli.home_options import add_home
 from cloudtolocalllm.cli.layout import default_data_dir
 from cloudtolocalllm.cli.nginx_options import add_nginx
 from cloudtolocalllm.runtime.settings import environment
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_up(commands, data_dir)
     add_bridge(commands)
     _add_owner_commands(commands, data_dir)
+    add_home(commands)
     add_audit(commands, data_dir)
     add_certs(commands)
     add_nginx(commands)

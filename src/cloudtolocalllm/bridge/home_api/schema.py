@@ -123,9 +123,12 @@ def describe(kind: Any, parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describe_object(kind: type, parts: dict[str, Any]) -> None:
+    said = (kind.__doc__ or "").split("\n\n")[0].strip()
     if kind.__name__ in parts:
+        if parts[kind.__name__]["description"] != said:
+            raise SchemaError(f"expected one type of the name {kind.__name__}")
         return
-    part: dict[str, Any] = {"type": "object", "description": (kind.__doc__ or "").split("\n\n")[0].strip()}
+    part: dict[str, Any] = {"type": "object", "description": said}
     parts[kind.__name__] = part
     hints = get_type_hints(kind)
     part["properties"] = {f.name: describe(hints[f.name], parts) for f in fields(kind)}
