@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference: settings, problems, audit-events, home-api. `--check` only compares."""
+"""Writes the generated pages of docs/reference (see PAGES). `--check` only compares."""
 
 import sys
 from pathlib import Path

@@ -21,6 +21,8 @@ from cloudtolocalllm.bridge.home_api.api import describe_api
 from cloudtolocalllm.bridge.home_api.home import ROUTES
 from cloudtolocalllm.bridge.home_api.messages import Caller, Events, Reply
 from cloudtolocalllm.bridge.home_api.schema import SchemaError, describe, encoded, read
+from cloudtolocalllm.bridge.keys import KeyList
+from cloudtolocalllm.bridge.store.errors import StoreFullError
 from cloudtolocalllm.bridge.store.messages import NewMessage
 from cloudtolocalllm.bridge.store.store import HomeStore
 from cloudtolocalllm.sealed.device import public_point
@@ -191,6 +193,40 @@ async def test_keys_are_listed_and_revoked(client: HomeClient) -> None:
     assert (listed["id"], listed["name"], listed["revoked"]) == ("key-1", "work", False)
     await client.get("DELETE", "/keys/key-1", status=204)
     assert (await client.get("GET", "/keys"))["keys"][0]["revoked"]
+    found = keys.find("key-1")
+    assert found is not None
+    assert found.revoked is not None
+
+
+async def test_a_key_that_is_not_written_yet_outlives_a_look_at_the_file(client: HomeClient) -> None:
+    keys = client.home.keys
+    other = KeyList(client.home.store.path, client.home.clock)
+    keys.add("key-1", "work", NO_SCOPE, created=1, expires=2_000_000_000)
+    other.add("key-2", "by a command", NO_SCOPE, created=1, expires=2_000_000_000)
+    keys.refresh()  # the writing of key-1 has not begun: this test has not returned to the loop
+    assert [key.id for key in keys] == ["key-1", "key-2"]
+    await until(lambda: keys.is_written("key-1"))
+    keys.refresh()
+    other.refresh()
+    assert [key.id for key in other] == [key.id for key in keys] == ["key-1", "key-2"]
+    other.revoke("key-1")
+    keys.refresh()
+    assert [key.revoked is not None for key in keys] == [True, False]
+    other.close()
+
+
+async def test_a_revocation_that_cannot_be_written_holds_and_is_told(
+    client: HomeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = client.home.keys
+    keys.add("key-1", "work", NO_SCOPE, created=1, expires=2_000_000_000)
+    await until(lambda: keys.is_written("key-1"))
+
+    async def full(*_: Any, **__: Any) -> None:
+        raise StoreFullError("no room")
+
+    monkeypatch.setattr(client.home.store, "write", full)
+    assert await client.problem("DELETE", "/keys/key-1") == "internal"
     found = keys.find("key-1")
     assert found is not None
     assert found.revoked is not None
@@ -424,4 +460,4 @@ async def test_a_damaged_store_is_told_of(tmp_path: Path) -> None:
         notice = (await client.get("GET", "/home"))["notice"]
         assert "home restore" in notice
         assert (await client.get("GET", "/conversations"))["conversations"] == []
-    assert list(tmp_path.glob("*.damaged-*"))
+    assert list(tmp_path.glob("*.damaged-*"))  # noqa: ASYNC240 - a small folder

@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of its writes: the store opens, nothing is half, only the last batch is lost."""
+"""A process that is killed in the middle of its writes: nothing is half, only the last batch is lost."""
 
 import asyncio
 import os

@@ -3,15 +3,15 @@
 The cloud knows no key, only its own signature. What it says of a key is believed the first time; from then on the
 list stands, and a key that is revoked here is refused whatever the cloud says.
 
-One SQLite file of mode 0600 beside the credential, mirrored in memory. The local owner's commands write to it while
-the bridge runs, so it is looked at for changes before a key is judged.
+It is a table of the home store, mirrored in memory. The local owner's commands write to it while the bridge runs, so
+it is looked at for changes before a key is judged. The bridge itself writes by the store's thread and does not wait.
 """
 
 import json
 import logging
-import os
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,10 @@ from typing import Any
 
 from cloudtolocalllm.auth.scopes import NO_SCOPE, KeyScope
 from cloudtolocalllm.bridge.identity import PairingError
+from cloudtolocalllm.bridge.store import database
+from cloudtolocalllm.bridge.store.database import home_path
+from cloudtolocalllm.bridge.store.errors import StoreError
+from cloudtolocalllm.bridge.store.tx import Tx
 from cloudtolocalllm.contracts.control import KeyAdded, KeyRevoked
 from cloudtolocalllm.runtime.clock import Clock
 
@@ -34,18 +38,12 @@ UNKNOWN_LIFE = 367 * 86_400.0
 """Seconds for which the revocation of a key that was never met is kept: longer than any key lives."""
 USE_NOTED = 60.0
 """Seconds between two notes in the file of a key's last use."""
-BUSY_TIMEOUT = 0.5
-"""Seconds that a write waits for another process's."""
 DAY = 86_400
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _COLUMNS = "id, name, scope, created, expires, last_used, revoked, day, tokens"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS keys (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, scope TEXT NOT NULL, created INTEGER NOT NULL, expires INTEGER NOT NULL,
-    last_used REAL, revoked REAL, day INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0
-)
-"""
+Post = Callable[[Callable[[Tx], object], Callable[[bool], None]], None]
+"""Makes a change without waiting, and tells whether it is on disk."""
 
 
 class KeyListError(PairingError):
@@ -100,7 +98,7 @@ class ListedKey:
 
 def key_list_path(credential_file: Path) -> Path:
     """Return where the list of the bridge with this credential is."""
-    return credential_file.with_suffix(".keys.db")
+    return home_path(credential_file)
 
 
 class KeyList:
@@ -110,7 +108,7 @@ class KeyList:
         """Open the list, made first if there is none.
 
         Args:
-            path: Of its file.
+            path: Of the home store.
             clock: For expiry and days.
 
         Raises:
@@ -118,24 +116,21 @@ class KeyList:
         """
         self._clock = clock
         self._keys: dict[str, ListedKey] = {}
-        self._version = -1
+        self._version = self._revision = -1
+        self._unwritten: Counter[str] = Counter()
+        """Ids of keys of which something is not in the file yet, or could not be written."""
+        self.post: Post | None = None
+        """How to write while the bridge runs; None to write here and wait."""
         self.on_revoked: Callable[[str], None] = lambda key_id: None
         """Called with the id of a key that was not revoked before."""
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            path.chmod(0o600)
-            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # A power cut may cost the last seconds' counts, never the list: revocations are written through.
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute(_SCHEMA)
+            self._db = database.connect(path, check=False, aside=False)
             self._db.execute("DELETE FROM keys WHERE expires < ?", (clock.wall() - KEPT_AFTER,))
             self._load()
-        except (OSError, sqlite3.Error, ValueError) as error:
+        except (StoreError, sqlite3.Error, ValueError) as error:
             raise KeyListError(
-                f"expected the list of API keys in {path} ({type(error).__name__}); restore it from a backup, or "
-                "revoke all API keys in the web app and delete it"
+                f"expected the list of API keys in {path} ({type(error).__name__}); restore it from a backup "
+                "(cloudtolocalllm home restore FILE), or revoke all API keys in the web app and move it away"
             ) from None
 
     def __len__(self) -> int:
@@ -151,8 +146,11 @@ class KeyList:
     def refresh(self) -> None:
         """Take over what other processes wrote."""
         try:
-            if self._data_version() != self._version:
-                self._load()
+            version = self._data_version()
+            if version != self._version:
+                self._version = version
+                if self._read_revision() != self._revision:
+                    self._load()
         except (sqlite3.Error, ValueError):
             log.exception("the list of API keys cannot be read; what is known of it holds")
 
@@ -166,7 +164,7 @@ class KeyList:
         if key is not None:
             if name and not key.name and key.created:
                 key.name = name[:MAX_NAME]
-                self._write("UPDATE keys SET name = ? WHERE id = ?", (key.name, key_id))
+                self._write(key_id, "UPDATE keys SET name = ? WHERE id = ?", (key.name, key_id), tell=True)
             return key
         self._make_room()
         key = ListedKey(key_id, name[:MAX_NAME], scope, created, expires)
@@ -186,7 +184,9 @@ class KeyList:
             self._insert(ListedKey(key_id, "", NO_SCOPE, 0, int(now + UNKNOWN_LIFE), revoked=now))
         elif key.revoked is None:
             key.revoked = now
-            self._write("UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, key_id), durable=True)
+            self._write(
+                key_id, "UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, key_id), tell=True
+            )
         else:
             return
         self.on_revoked(key_id)
@@ -207,12 +207,16 @@ class KeyList:
         except KeyListFullError:
             log.error("the list of API keys is full", extra={"key": message.key_id})  # noqa: TRY400 - no traceback helps
 
+    def is_written(self, key_id: str) -> bool:
+        """Tell whether all that is known of a key is in the file."""
+        return not self._unwritten[key_id]
+
     def used(self, key: ListedKey) -> None:
         """Note that a key was used now."""
         now = key.last_used = self._clock.wall()
         if now - key.noted >= USE_NOTED:
             key.noted = now
-            self._write("UPDATE keys SET last_used = ? WHERE id = ?", (now, key.id))
+            self._write(key.id, "UPDATE keys SET last_used = ? WHERE id = ?", (now, key.id))
 
     def spend(self, key_id: str, tokens: int) -> None:
         """Count tokens on today's account of a key."""
@@ -222,13 +226,13 @@ class KeyList:
         now = self._clock.wall()
         key.tokens = key.tokens_on(now) + tokens
         key.day = int(now // DAY)
-        self._write("UPDATE keys SET day = ?, tokens = ? WHERE id = ?", (key.day, key.tokens, key_id))
+        self._write(key_id, "UPDATE keys SET day = ?, tokens = ? WHERE id = ?", (key.day, key.tokens, key_id))
 
     def close(self) -> None:
         """Write what is not yet written, and let go of the file."""
         for key in self._keys.values():
             if key.last_used is not None and key.last_used > key.noted:
-                self._write("UPDATE keys SET last_used = ? WHERE id = ?", (key.last_used, key.id))
+                self._write(key.id, "UPDATE keys SET last_used = ? WHERE id = ?", (key.last_used, key.id))
         self._db.close()
 
     def _make_room(self) -> None:
@@ -237,7 +241,7 @@ class KeyList:
         gone = self._clock.wall() - KEPT_AFTER
         for key in [key for key in self._keys.values() if key.expires < gone]:
             del self._keys[key.id]
-        self._write("DELETE FROM keys WHERE expires < ?", (gone,))
+        self._write("", "DELETE FROM keys WHERE expires < ?", (gone,))
         if len(self._keys) >= MAX_KEYS:
             raise KeyListFullError
 
@@ -245,28 +249,59 @@ class KeyList:
         self._keys[key.id] = key
         values = (key.id, key.name, json.dumps(key.scope.to_json()), key.created, key.expires, key.revoked)
         self._write(
+            key.id,
             "INSERT INTO keys (id, name, scope, created, expires, revoked) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO UPDATE SET revoked = coalesce(revoked, excluded.revoked)",
             values,
-            durable=key.revoked is not None,
+            tell=True,
         )
 
-    def _write(self, statement: str, values: tuple[object, ...], *, durable: bool = False) -> None:
-        """Write through; what cannot be written holds in memory as long as this process lives."""
+    def _write(self, key_id: str, statement: str, values: tuple[object, ...], *, tell: bool = False) -> None:
+        """Write through; what cannot be written holds in memory as long as this process lives.
+
+        Args:
+            key_id: Which key; "" for several.
+            statement: The change.
+            values: Of its marks.
+            tell: Whether the other clients are to see it.
+        """
+
+        def work(tx: Tx) -> None:
+            tx.run(statement, *values)
+            if tell:
+                tx.changed("key", key_id)
+
+        if self.post is not None:
+            self._unwritten[key_id] += 1
+            self.post(work, lambda done: self._written(key_id) if done else None)
+            return
         try:
-            self._db.execute(statement, values)
-            if durable:  # so that not even a power cut brings a revoked key back
-                self._db.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
+            self._db.execute("BEGIN IMMEDIATE")
+            work(Tx(self._db, self._clock.wall()))
+            self._db.execute("COMMIT")
         except sqlite3.Error:
+            self._unwritten[key_id] += 1
             log.exception("the list of API keys cannot be written; see that the disk is not full")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _written(self, key_id: str) -> None:
+        self._unwritten[key_id] -= 1
+        if not self._unwritten[key_id]:
+            del self._unwritten[key_id]
 
     def _data_version(self) -> int:
-        """Return a number that changes when another connection has written."""
+        """Return a number that changes when another connection has written, whatever it was."""
         (version,) = self._db.execute("PRAGMA data_version").fetchone()
         return int(version)
 
+    def _read_revision(self) -> int:
+        """Return a number that changes when the list has been changed."""
+        (revision,) = self._db.execute("SELECT keys_revision FROM store").fetchone()
+        return int(revision)
+
     def _load(self) -> None:
-        version = self._data_version()
+        version, revision = self._data_version(), self._read_revision()
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM keys LIMIT ?", (MAX_KEYS,))  # noqa: S608 - a constant
         loaded = {}
         for id_, name, scope, created, expires, last_used, revoked, day, tokens in rows:
@@ -276,7 +311,10 @@ class KeyList:
             if known is not None:
                 _keep_unwritten(key, known)
             loaded[id_] = key
-        before, self._keys, self._version = self._keys, loaded, version
+        for id_ in self._unwritten:
+            if id_ in self._keys:
+                loaded.setdefault(id_, self._keys[id_])
+        before, self._keys, self._version, self._revision = self._keys, loaded, version, revision
         for key in loaded.values():
             known = before.get(key.id)
             if key.revoked is not None and known is not None and known.revoked is None:

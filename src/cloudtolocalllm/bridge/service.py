@@ -17,11 +17,12 @@ from cloudtolocalllm.bridge.home_api.api import HomeApi
 from cloudtolocalllm.bridge.home_api.home import Home
 from cloudtolocalllm.bridge.identity import BridgeIdentity, PairingError, Prover
 from cloudtolocalllm.bridge.journal import Journal
-from cloudtolocalllm.bridge.keys import KeyList, key_list_path
+from cloudtolocalllm.bridge.keys import KeyList
 from cloudtolocalllm.bridge.pairing import renew
 from cloudtolocalllm.bridge.runs.desk import RunDesk
 from cloudtolocalllm.bridge.runs.pulls import ModelDesk
 from cloudtolocalllm.bridge.settings import BridgeSettings
+from cloudtolocalllm.bridge.store import database
 from cloudtolocalllm.bridge.store.database import home_path
 from cloudtolocalllm.bridge.store.store import HomeStore
 from cloudtolocalllm.bridge.tunnels import Tunnels
@@ -53,12 +54,18 @@ class Bridge:
     """One bridge. `start`, then `run`, then `close`."""
 
     def __init__(self, settings: BridgeSettings, *, clock: Clock | None = None) -> None:
-        """Put the parts together; nothing is connected yet."""
+        """Put the parts together; nothing is connected yet.
+
+        Raises:
+            StoreError: The home store cannot be opened.
+            KeyListError: The list of API keys in it is malformed.
+        """
         self._settings = settings
         clock = clock or SystemClock()
         self.catalog = Catalog(allow_cloud_models=settings.allow_cloud_models, monotonic=clock.monotonic)
         self.journal = Journal(settings.journal_bytes)
-        self.keys = KeyList(key_list_path(settings.credential_file), clock)
+        database.inspect(home_path(settings.credential_file))
+        self.keys = KeyList(home_path(settings.credential_file), clock)
         self._clock = clock
         self._health = HealthWatch()
         self._tasks = TaskSet()
@@ -135,6 +142,7 @@ class Bridge:
         models = ModelDesk(self._desk, self._settings.allow)
         self.home = Home(store, runs, models, self.catalog, self.keys, self._clock)
         self.home_api = HomeApi(self.home)
+        self.keys.post = store.post
         runs.open()
         self._health.every(TIDY_INTERVAL, store.tidy, "tidying the home store")
 
@@ -143,6 +151,7 @@ class Bridge:
         if home is not None:
             home.models.close()
             await home.runs.close()
+            self.keys.post = None
             await home.store.close()
 
     def _add(self, address: EngineAddress, kind: EngineKind | None) -> None:

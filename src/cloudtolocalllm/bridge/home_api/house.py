@@ -133,6 +133,9 @@ async def revoke_key(home: Home, caller: Caller, key: str) -> Nothing:
     if home.keys.find(key) is None:
         raise RefusalError(Problem.NOT_FOUND, "This home knows no API key of that id.")
     home.keys.revoke(key)
+    await home.store.read(changes.newest)  # the store does things in turn, so the revocation is through
+    if not home.keys.is_written(key):
+        raise RefusalError(Problem.INTERNAL, "It is revoked until the bridge ends, but could not be written down.")
     return Nothing()
 
 

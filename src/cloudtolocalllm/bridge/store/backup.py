@@ -28,7 +28,7 @@ def backup(path: Path, target: Path | None = None) -> Path:
         raise StoreError(f"expected a home store in {path}; start the bridge once, or name its folder by --data-dir")
     target = target or database.default_backup(path)
     try:
-        with closing(database.connect(path, check=False)) as db:
+        with closing(database.connect(path, check=False, aside=False)) as db:
             database.copy(db, target)
     except sqlite3.Error as error:
         raise database.translated(error, path) from error

@@ -1,5 +1,6 @@
 """Opens the file of the home store: made, migrated, checked, and set aside when it is damaged."""
 
+import logging
 import os
 import secrets
 import sqlite3
@@ -19,6 +20,8 @@ from cloudtolocalllm.bridge.store.errors import (
 from cloudtolocalllm.bridge.store.migrations import ALL, NEWEST
 from cloudtolocalllm.runtime import files
 
+log = logging.getLogger(__name__)
+
 APPLICATION_ID = 0x63326C68
 """Written into the file's head (`PRAGMA application_id`): "c2lh"."""
 BUSY_TIMEOUT = 5.0
@@ -36,18 +39,19 @@ def home_path(credential_file: Path) -> Path:
     return credential_file.with_suffix(".home.db")
 
 
-def connect(path: Path, *, check: bool = True) -> sqlite3.Connection:
+def connect(path: Path, *, check: bool = True, aside: bool = True) -> sqlite3.Connection:
     """Open the store; made if there is none yet, mode 0600.
 
     Args:
         path: Its file.
         check: Whether to read the whole file for damage, which takes about a second a gigabyte.
+        aside: Whether to set a damaged one aside; only who is sure to be alone with it may.
 
     Returns:
         A connection in autocommit mode, which any one thread at a time may use.
 
     Raises:
-        StoreDamagedError: It is damaged; it was set aside, so that the next call makes a new one.
+        StoreDamagedError: It is damaged; if it was set aside, the next call makes a new one.
         StoreVersionError: It is not ours, or a newer program wrote it.
         StoreFullError: There is no room.
         StoreError: It cannot be opened.
@@ -59,14 +63,14 @@ def connect(path: Path, *, check: bool = True) -> sqlite3.Connection:
         if not path.exists():
             _make(path)
         path.chmod(0o600)
-        return _open(path, check=check)
+        return _open(path, check=check, aside=aside)
     except sqlite3.Error as error:
         raise translated(error, path) from error
     except OSError as error:
         raise StoreError(f"expected to write to {path}, got {type(error).__name__}; see its owner and mode") from None
 
 
-def _open(path: Path, *, check: bool) -> sqlite3.Connection:
+def _open(path: Path, *, check: bool, aside: bool) -> sqlite3.Connection:
     db = _connection(path)
     try:
         if check and not is_sound(db):
@@ -83,7 +87,7 @@ def _open(path: Path, *, check: bool) -> sqlite3.Connection:
     except sqlite3.Error as error:
         db.close()
         if _is_damage(error):
-            raise StoreDamagedError(set_aside(path), backup=newest_backup(path)) from error
+            raise StoreDamagedError(set_aside(path) if aside else path, backup=newest_backup(path)) from error
         raise
     except BaseException:
         db.close()
@@ -212,6 +216,29 @@ def set_aside(path: Path) -> Path:
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
     return aside
+
+
+def inspect(path: Path) -> None:
+    """Look whether the store is sound, and set it aside if it is damaged, before anybody uses it.
+
+    Raises:
+        StoreError: It cannot be opened.
+    """
+    try:
+        connect(path).close()
+    except StoreDamagedError as error:
+        log.error("the home store is damaged and was set aside", extra={"fault": str(error)})  # noqa: TRY400 - it tells all
+
+
+def notice(path: Path) -> str:
+    """Return what people are to be told of damaged stores that lie beside this one; "" for nothing."""
+    with suppress(OSError):
+        for file in sorted(path.parent.glob(f"{path.name}.damaged-*"), reverse=True):
+            if not file.name.endswith(("-wal", "-shm")):
+                return (
+                    f"{StoreDamagedError(file, backup=newest_backup(path))}. Or, to go on without it, move it away."
+                )
+    return ""
 
 
 def backups_of(path: Path) -> Path:

@@ -1,17 +1,18 @@
 """The home store as the bridge uses it."""
 
+import asyncio
 import logging
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from cloudtolocalllm.bridge.store import changes, database, devices, retention, runs
 from cloudtolocalllm.bridge.store.changes import ChangeBell
-from cloudtolocalllm.bridge.store.errors import StoreDamagedError, StoreError
+from cloudtolocalllm.bridge.store.errors import StoreError
 from cloudtolocalllm.bridge.store.tx import Tx
-from cloudtolocalllm.bridge.store.worker import WORK_TIME, Worker
+from cloudtolocalllm.bridge.store.worker import QUEUE_LIMIT, WORK_TIME, Worker
 from cloudtolocalllm.runtime.clock import Clock
+from cloudtolocalllm.runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ class HomeStore:
         self.notice = notice
         """What people are to be told: a damaged store was set aside; "" for nothing."""
         self._worker = worker
+        self._posts = TaskSet(limit=QUEUE_LIMIT)
         self._points: dict[str, bytes] = {}
         self.on_device_removed: Callable[[str], None] = lambda device: None
         """Called with the id of a device that may do nothing any more; what it does now is to be broken off."""
@@ -36,32 +38,19 @@ class HomeStore:
     async def open(cls, path: Path, clock: Clock) -> "HomeStore":
         """Open the store; made if there is none yet. Runs that went on when the bridge ended are interrupted.
 
-        A damaged one is set aside and a new one made; `notice` and the log say so.
-
         Args:
-            path: Its file.
+            path: Its file; see `database.inspect`.
             clock: The time.
 
         Raises:
             StoreError: It cannot be opened.
         """
         bell = ChangeBell()
-        notice = ""
-
-        def connect() -> sqlite3.Connection:
-            nonlocal notice
-            try:
-                return database.connect(path)
-            except StoreDamagedError as error:
-                notice = str(error)
-                log.error("the home store is damaged and was set aside", extra={"fault": notice})  # noqa: TRY400 - the text tells all
-                return database.connect(path)
-
-        worker = Worker(connect, clock.wall)
+        worker = Worker(lambda: database.connect(path, check=False, aside=False), clock.wall)
         worker.on_changed = bell.ring_from_thread
         await worker.start()
         try:
-            store = cls(path, worker, bell, notice)
+            store = cls(path, worker, bell, database.notice(path))
             store._points = await store.read(devices.points)
             interrupted = await store.write(runs.interrupt_all)
             bell.ring(await store.read(changes.newest))
@@ -87,6 +76,25 @@ class HomeStore:
             StoreError: What the work raised, or the database does not answer.
         """
         return await self._worker.do(work, write=True, seconds=seconds)
+
+    def post(self, work: Callable[[Tx], T], done: Callable[[bool], None]) -> None:
+        """Have something changed without waiting for it.
+
+        Args:
+            work: The change.
+            done: Called on the loop's thread when it is on disk (True) or could not be made (False, which is logged).
+        """
+
+        async def wait() -> None:
+            try:
+                await self.write(work)
+            except StoreError as error:
+                log.error("the home store cannot be written", extra={"fault": str(error)})  # noqa: TRY400 - it tells all
+                done(False)
+            else:
+                done(True)
+
+        self._posts.start(wait(), "a change")
 
     async def add(self, work: Callable[[Tx], T], *, seconds: float = WORK_TIME) -> T:
         """Have something added, if the quota has room for it.
@@ -146,4 +154,7 @@ class HomeStore:
 
     async def close(self) -> None:
         """Finish what waits and close the file."""
+        while len(self._posts):
+            await self.read(lambda tx: None)  # the worker takes things in turn
+            await asyncio.sleep(0)
         await self._worker.close()

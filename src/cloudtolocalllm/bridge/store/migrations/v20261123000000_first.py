@@ -8,7 +8,8 @@ _STATEMENTS = (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         epoch TEXT NOT NULL,                             -- changes of two epochs have nothing to do with each other
         floor INTEGER NOT NULL DEFAULT 0,                -- the last change that was forgotten
-        statement_seq INTEGER NOT NULL DEFAULT 0         -- the highest number of a key statement; it never falls
+        statement_seq INTEGER NOT NULL DEFAULT 0,        -- the highest number of a key statement; it never falls
+        keys_revision INTEGER NOT NULL DEFAULT 0         -- rises with each change of the list of API keys
     ) STRICT""",
     "INSERT INTO store (id, epoch) VALUES (1, lower(hex(randomblob(8))))",
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
@@ -98,6 +99,12 @@ _STATEMENTS = (
         expires INTEGER NOT NULL, last_used REAL, revoked REAL, day INTEGER NOT NULL DEFAULT 0,
         tokens INTEGER NOT NULL DEFAULT 0
     ) STRICT""",
+    """CREATE TRIGGER key_added AFTER INSERT ON keys BEGIN
+        UPDATE store SET keys_revision = keys_revision + 1; END""",
+    """CREATE TRIGGER key_edited AFTER UPDATE OF name, scope, expires, revoked ON keys BEGIN
+        UPDATE store SET keys_revision = keys_revision + 1; END""",
+    """CREATE TRIGGER key_gone AFTER DELETE ON keys BEGIN
+        UPDATE store SET keys_revision = keys_revision + 1; END""",
     """CREATE TABLE changes (
         n INTEGER PRIMARY KEY AUTOINCREMENT,
         at REAL NOT NULL,
