@@ -22,9 +22,11 @@ from cloudtolocalllm.bridge.home_api.home import ROUTES
 from cloudtolocalllm.bridge.home_api.messages import Caller, Events, Reply
 from cloudtolocalllm.bridge.home_api.schema import SchemaError, describe, encoded, read
 from cloudtolocalllm.bridge.keys import KeyList
+from cloudtolocalllm.bridge.store import devices
 from cloudtolocalllm.bridge.store.errors import StoreFullError
 from cloudtolocalllm.bridge.store.messages import NewMessage
 from cloudtolocalllm.bridge.store.store import HomeStore
+from cloudtolocalllm.bridge.store.tx import Tx
 from cloudtolocalllm.sealed.device import public_point
 
 
@@ -162,9 +164,7 @@ async def test_a_removed_device_is_refused_before_it_is_written_down(client: Hom
     store = client.home.store
     points = [public_point(ec.generate_private_key(ec.SECP256R1())) for _ in range(2)]
     phone = await store.pair(points[0], "phone", approved_by="link")
-    asked = await store.write(
-        lambda tx: __import__("cloudtolocalllm.bridge.store.devices", fromlist=["x"]).wait(tx, points[1], "laptop")
-    )
+    asked = await store.write(lambda tx: devices.wait(tx, points[1], "laptop"))
     by_phone = HomeClient(client.bridge, Caller(phone.id))
     assert store.point_of(asked.id) is None
     let_in = await by_phone.get("POST", f"/devices/{asked.id}/approve")
@@ -222,10 +222,10 @@ async def test_a_revocation_that_cannot_be_written_holds_and_is_told(
     keys.add("key-1", "work", NO_SCOPE, created=1, expires=2_000_000_000)
     await until(lambda: keys.is_written("key-1"))
 
-    async def full(*_: Any, **__: Any) -> None:
+    def full(tx: Any, kind: str, *_: Any, **__: Any) -> None:
         raise StoreFullError("no room")
 
-    monkeypatch.setattr(client.home.store, "write", full)
+    monkeypatch.setattr(Tx, "changed", full)
     assert await client.problem("DELETE", "/keys/key-1") == "internal"
     found = keys.find("key-1")
     assert found is not None

@@ -303,26 +303,25 @@ class KeyList:
     def _load(self) -> None:
         version, revision = self._data_version(), self._read_revision()
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM keys LIMIT ?", (MAX_KEYS,))  # noqa: S608 - a constant
-        loaded = {}
+        loaded: dict[str, ListedKey] = {}
+        revoked_now = []
         for id_, name, scope, created, expires, last_used, revoked, day, tokens in rows:
-            known = self._keys.get(id_)
             said = KeyScope.from_json(json.loads(scope))
-            key = ListedKey(id_, name, said, created, expires, last_used, revoked, day, tokens, last_used or 0.0)
-            if known is not None:
-                _keep_unwritten(key, known)
+            key = self._keys.get(id_)
+            if key is None:
+                key = ListedKey(id_, name, said, created, expires, last_used, revoked, day, tokens, last_used or 0.0)
+            else:
+                # This process knows better what is not written yet, and it alone counts.
+                key.scope, key.created, key.expires = said, created, expires
+                if id_ not in self._unwritten:
+                    key.name = name
+                if revoked is not None and key.revoked is None:
+                    key.revoked = revoked
+                    revoked_now.append(id_)
             loaded[id_] = key
         for id_ in self._unwritten:
             if id_ in self._keys:
                 loaded.setdefault(id_, self._keys[id_])
-        before, self._keys, self._version, self._revision = self._keys, loaded, version, revision
-        for key in loaded.values():
-            known = before.get(key.id)
-            if key.revoked is not None and known is not None and known.revoked is None:
-                self.on_revoked(key.id)
-
-
-def _keep_unwritten(key: ListedKey, known: ListedKey) -> None:
-    """Keep what this process knows better than the file: it alone counts, and writes uses seldom."""
-    key.last_used, key.noted = known.last_used or key.last_used, known.noted
-    key.day, key.tokens = known.day, known.tokens
-    key.revoked = key.revoked if known.revoked is None else known.revoked
+        self._keys, self._version, self._revision = loaded, version, revision
+        for id_ in revoked_now:
+            self.on_revoked(id_)

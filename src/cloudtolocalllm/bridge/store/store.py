@@ -10,9 +10,8 @@ from cloudtolocalllm.bridge.store import changes, database, devices, retention, 
 from cloudtolocalllm.bridge.store.changes import ChangeBell
 from cloudtolocalllm.bridge.store.errors import StoreError
 from cloudtolocalllm.bridge.store.tx import Tx
-from cloudtolocalllm.bridge.store.worker import QUEUE_LIMIT, WORK_TIME, Worker
+from cloudtolocalllm.bridge.store.worker import WORK_TIME, Worker
 from cloudtolocalllm.runtime.clock import Clock
-from cloudtolocalllm.runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,6 @@ class HomeStore:
         self.notice = notice
         """What people are to be told: a damaged store was set aside; "" for nothing."""
         self._worker = worker
-        self._posts = TaskSet(limit=QUEUE_LIMIT)
         self._points: dict[str, bytes] = {}
         self.on_device_removed: Callable[[str], None] = lambda device: None
         """Called with the id of a device that may do nothing any more; what it does now is to be broken off."""
@@ -67,7 +65,7 @@ class HomeStore:
         Raises:
             StoreError: What the work raised, or the database does not answer.
         """
-        return await self._worker.do(work, write=False, seconds=seconds)
+        return await self._worker.submit(work, write=False, seconds=seconds)
 
     async def write(self, work: Callable[[Tx], T], *, seconds: float = WORK_TIME) -> T:
         """Have something changed, whole or not at all; it is on disk when the call returns.
@@ -75,7 +73,7 @@ class HomeStore:
         Raises:
             StoreError: What the work raised, or the database does not answer.
         """
-        return await self._worker.do(work, write=True, seconds=seconds)
+        return await self._worker.submit(work, write=True, seconds=seconds)
 
     def post(self, work: Callable[[Tx], T], done: Callable[[bool], None]) -> None:
         """Have something changed without waiting for it.
@@ -85,16 +83,17 @@ class HomeStore:
             done: Called on the loop's thread when it is on disk (True) or could not be made (False, which is logged).
         """
 
-        async def wait() -> None:
-            try:
-                await self.write(work)
-            except StoreError as error:
-                log.error("the home store cannot be written", extra={"fault": str(error)})  # noqa: TRY400 - it tells all
-                done(False)
-            else:
-                done(True)
+        def settled(future: "asyncio.Future[T]") -> None:
+            fault = None if future.cancelled() else future.exception()
+            if fault is not None:
+                log.error("the home store cannot be written", extra={"fault": str(fault)})
+            done(fault is None)
 
-        self._posts.start(wait(), "a change")
+        try:
+            self._worker.submit(work, write=True).add_done_callback(settled)
+        except StoreError as error:
+            log.error("the home store takes no change", extra={"fault": str(error)})  # noqa: TRY400 - it tells all
+            done(False)
 
     async def add(self, work: Callable[[Tx], T], *, seconds: float = WORK_TIME) -> T:
         """Have something added, if the quota has room for it.
@@ -154,7 +153,4 @@ class HomeStore:
 
     async def close(self) -> None:
         """Finish what waits and close the file."""
-        while len(self._posts):
-            await self.read(lambda tx: None)  # the worker takes things in turn
-            await asyncio.sleep(0)
         await self._worker.close()

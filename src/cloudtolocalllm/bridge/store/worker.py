@@ -75,10 +75,10 @@ class Worker:
         self._thread.start()
         await opened
 
-    async def do(self, run: Callable[[Tx], T], *, write: bool, seconds: float = WORK_TIME) -> T:
-        """Have a piece of work done in a transaction and return its result.
+    def submit(self, run: Callable[[Tx], T], *, write: bool, seconds: float = WORK_TIME) -> "asyncio.Future[T]":
+        """Have a piece of work done in a transaction; return its result to come. Work is done in turn.
 
-        Work that has begun goes on when the caller is cancelled.
+        A write is made even when nobody waits for it any more.
 
         Args:
             run: The work, called in the thread; it must not keep the transaction.
@@ -86,8 +86,8 @@ class Worker:
             seconds: That it may take.
 
         Raises:
-            StoreBusyError: Too much waits, or it took too long.
-            StoreError: What the work raised, or what the database refused.
+            StoreBusyError: Too much waits.
+            StoreError: The store is closed. The result may be one, too: what the work or the database raised.
         """
         if self._ended:
             raise StoreError("expected an open home store, got one that is closed")
@@ -96,7 +96,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         self._queue.put(_Work(run, write, done, loop, seconds, time.monotonic()))
-        return await done
+        return done
 
     async def close(self) -> None:
         """Finish what waits, and close the database."""
