@@ -4,6 +4,8 @@ import asyncio
 import base64
 import json
 import random
+import sqlite3
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,18 @@ from tests.support.home_parts import HomeClient, begin, event, finish, home
 from tests.support.link_parts import until
 from tests.support.scripted_engine import Asked, scripted_engine
 
+from cloudtolocalllm.auth.dpop import ProofKey
 from cloudtolocalllm.auth.scopes import NO_SCOPE
 from cloudtolocalllm.bridge.home_api.api import describe_api
 from cloudtolocalllm.bridge.home_api.home import ROUTES
 from cloudtolocalllm.bridge.home_api.messages import Caller, Events, Reply
 from cloudtolocalllm.bridge.home_api.schema import SchemaError, describe, encoded, read
+from cloudtolocalllm.bridge.identity import BridgeIdentity, PairingError
 from cloudtolocalllm.bridge.keys import KeyList
+from cloudtolocalllm.bridge.service import serve
+from cloudtolocalllm.bridge.settings import BridgeSettings
 from cloudtolocalllm.bridge.store import devices
+from cloudtolocalllm.bridge.store.database import home_path
 from cloudtolocalllm.bridge.store.errors import StoreFullError
 from cloudtolocalllm.bridge.store.messages import NewMessage
 from cloudtolocalllm.bridge.store.store import HomeStore
@@ -461,3 +468,15 @@ async def test_a_damaged_store_is_told_of(tmp_path: Path) -> None:
         assert "home restore" in notice
         assert (await client.get("GET", "/conversations"))["conversations"] == []
     assert list(tmp_path.glob("*.damaged-*"))  # noqa: ASYNC240 - a small folder
+
+
+async def test_a_bridge_whose_store_is_not_ours_says_so_and_does_not_start(tmp_path: Path) -> None:
+    now = time.time()
+    credential = tmp_path / "credential.json"
+    url = "http://127.0.0.1:9"
+    BridgeIdentity(url, "br-test", "secret", ProofKey.generate(), now, now + 86_400).save(credential)
+    theirs = sqlite3.connect(home_path(credential))
+    theirs.execute("CREATE TABLE theirs (x)")
+    theirs.close()
+    with pytest.raises(PairingError, match="another database"):
+        await serve(BridgeSettings(server=url, credential_file=credential, engines=(url,)), asyncio.Event())

@@ -52,7 +52,7 @@ def test_a_kill_costs_at_most_what_was_not_acknowledged(tmp_path: Path, seed: in
     command = [sys.executable, "-m", "tests.integration.test_bridge_home_crash", str(path)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parents[2])
     assert child.stdout is not None
-    lines = []
+    lines: list[str] = []
     stop = time.monotonic() + 20
     wanted = random.Random(seed).randrange(20, 150)
     while len(lines) < wanted and time.monotonic() < stop:
@@ -61,11 +61,11 @@ def test_a_kill_costs_at_most_what_was_not_acknowledged(tmp_path: Path, seed: in
     rest = child.stdout.read()
     child.wait(10)
     child.stdout.close()
-    told = {}
+    told: dict[str, int] = {}
     for line in [*lines, *rest.splitlines(keepends=True)]:
         if line.endswith("\n"):
-            id_, size = line.split()
-            told[id_] = int(size)
+            id_, said = line.split()
+            told[id_] = int(said)
     assert len(lines) == wanted
     store = DirectStore(path)
     assert store.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -24,6 +24,7 @@ from cloudtolocalllm.bridge.runs.pulls import ModelDesk
 from cloudtolocalllm.bridge.settings import BridgeSettings
 from cloudtolocalllm.bridge.store import database
 from cloudtolocalllm.bridge.store.database import home_path
+from cloudtolocalllm.bridge.store.errors import StoreError
 from cloudtolocalllm.bridge.store.store import HomeStore
 from cloudtolocalllm.bridge.tunnels import Tunnels
 from cloudtolocalllm.contracts.authorize import TUNNEL_TARGET
@@ -230,19 +231,25 @@ async def serve(settings: BridgeSettings, stop: asyncio.Event, *, on_ready: Call
         on_ready: Called when the server has taken it for the first time.
 
     Raises:
-        PairingError: There is no credential.
+        PairingError: There is no credential, or the home store cannot be opened.
         RevokedError: The server does not want us any more. The credential file says so from now on.
     """
     identity = BridgeIdentity.load(settings.credential_file)
     server = EngineAddress.parse(settings.server)
     if not server.tls and not server.is_local:
         log.warning("the server's URL is http: everyone on the way can read and change what passes")
-    bridge = Bridge(settings)
+    try:
+        bridge = Bridge(settings)
+    except StoreError as error:
+        raise PairingError(str(error)) from error
     waiting = [on_ready] if on_ready is not None else []
     bridge.on_welcome = lambda: waiting.pop()() if waiting else None
     tasks = TaskSet(limit=2)
     try:
-        await bridge.start()
+        try:
+            await bridge.start()
+        except StoreError as error:
+            raise PairingError(str(error)) from error
         stopped = tasks.start(stop.wait(), "stop")
         held = tasks.start(_hold(bridge), "uplink")
         await asyncio.wait((stopped, held), return_when=asyncio.FIRST_COMPLETED)
