@@ -11,7 +11,6 @@ from cloudtolocalllm.bridge.runs import answer
 from cloudtolocalllm.bridge.runs.answer import AnswerReader, error_text
 from cloudtolocalllm.bridge.store.runs import TextKind
 
-
 MEMBERS = ["choices", "delta", "content", "tool_calls", "function", "index", "error", "message", "usage",
            "prompt_tokens", "arguments"]  # fmt: skip
 

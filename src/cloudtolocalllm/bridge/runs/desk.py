@@ -13,7 +13,7 @@ from cloudtolocalllm.bridge.runs.live import LiveRun, Unstored
 from cloudtolocalllm.bridge.runs.prompt import RunOptions
 from cloudtolocalllm.bridge.runs.writer import STOPPED, RunWriter
 from cloudtolocalllm.bridge.store import attachments, messages, preferences, runs
-from cloudtolocalllm.bridge.store.errors import ConflictError, StoreError
+from cloudtolocalllm.bridge.store.errors import ConflictError, StoreError, StoreFullError
 from cloudtolocalllm.bridge.store.runs import End, NewRun, Piece, Run, RunState
 from cloudtolocalllm.bridge.store.store import HomeStore
 from cloudtolocalllm.bridge.store.tx import Tx, chosen_id
@@ -328,9 +328,8 @@ class RunDesk:
         self._failures = 0
         for what in batch:
             live, writer = self._live[what.id], self._writers[what.id]
-            end = End(
-                RunState.FAILED, Problem.HOME_FULL.value.slug, f"The answer could not be stored at home: {error}"
-            )
+            problem = Problem.HOME_FULL if isinstance(error, StoreFullError) else Problem.INTERNAL
+            end = End(RunState.FAILED, problem.value.slug, f"The answer could not be stored at home: {error}")
             writer.stop(end)
             self._unfinished[what.id] = end
             live.over(end)
