@@ -131,6 +131,32 @@ def test_without_a_backup_the_message_says_so(path: Path) -> None:
         database.connect(path)
 
 
+@pytest.mark.parametrize("how", ["made anew", "restored"])
+def test_a_log_that_was_left_over_is_not_applied_to_another_store(path: Path, how: str) -> None:
+    filled(path)
+    saved = backup.backup(path)
+    store = DirectStore(path)
+    for number in range(30):
+        store(conversations.create, f"in the log {number}")
+    log_of_it = path.with_name(path.name + "-wal").read_bytes()
+    store.close()
+    if how == "made anew":
+        path.unlink()
+    else:
+        path.write_bytes(b"damaged" * 1000)
+    left = path.with_name(path.name + "-wal")
+    left.write_bytes(log_of_it)
+    os.utime(left, (1, 1))
+    if how == "restored":
+        backup.restore(path, saved)
+    assert titles(path) == ([] if how == "made anew" else ["title"])
+    moved = [file for file in path.parent.rglob("*-wal") if file.read_bytes() == log_of_it]
+    assert len(moved) == 1
+    store = DirectStore(path)
+    assert store.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    store.close()
+
+
 def test_another_programs_database_is_left_alone(path: Path) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as db:

@@ -71,7 +71,7 @@ def restore(path: Path, source: Path) -> Path | None:
         before = database.default_backup(path)
         before = before.with_name(before.name.replace(path.stem, f"{path.stem}-before-restore", 1))
         before.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.rename(before)
+        database.rename(path, before)
         draft.replace(path)
         files.sync_folder(path.parent)
     except sqlite3.Error as error:
@@ -106,6 +106,8 @@ def _take_alone(path: Path) -> None:
     Raises:
         StoreInUseError: Somebody does.
     """
+    if not database.has_head(path):
+        return  # damaged; that is why it is replaced
     try:
         with closing(sqlite3.connect(path, timeout=0.5, isolation_level=None)) as db:
             # SQLite leaves the mode WAL only when no other connection is open (https://sqlite.org/wal.html).
@@ -129,6 +131,8 @@ _CARRY = (
 
 def _carry_over(draft: Path, path: Path) -> None:
     """Take over from the present store what no back-up may undo, as far as it can be read."""
+    if not database.has_head(path):
+        return
     with closing(sqlite3.connect(draft, isolation_level=None)) as db:
         try:
             db.execute("ATTACH ? AS old", (str(path),))

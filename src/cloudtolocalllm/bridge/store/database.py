@@ -30,6 +30,9 @@ OLDEST_SQLITE = (3, 37, 0)
 """The first with STRICT tables."""
 _SECURE_FTS = (3, 42, 0)
 """The first SQLite whose full-text index can forget words at once."""
+_MAGIC = b"SQLite format 3\0"
+LEFT_OVER = 10.0
+"""Seconds without a change after which a log without its store is one that was left over."""
 BACKUPS = "backups"
 """Folder of back-ups beside the store."""
 
@@ -71,6 +74,8 @@ def connect(path: Path, *, check: bool = True, aside: bool = True) -> sqlite3.Co
 
 
 def _open(path: Path, *, check: bool, aside: bool) -> sqlite3.Connection:
+    if not has_head(path):
+        raise StoreDamagedError(set_aside(path) if aside else path, backup=newest_backup(path))
     db = _connection(path)
     try:
         if check and not is_sound(db):
@@ -111,6 +116,7 @@ def _make(path: Path) -> None:
             if sqlite3.sqlite_version_info >= _SECURE_FTS:
                 for table in ("title_text", "message_text"):
                     db.execute(f"INSERT INTO {table} ({table}, rank) VALUES ('secure-delete', 1)")  # noqa: S608 - constants
+        _move_leftovers(path, draft)
         try:
             os.link(draft, path)  # refuses where another process was faster
         except FileExistsError:
@@ -122,6 +128,14 @@ def _make(path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
+def _move_leftovers(path: Path, draft: Path) -> None:
+    """Move the log of a store away that is not there any more; not one that another process has just begun."""
+    with suppress(FileNotFoundError):
+        log_file = path.with_name(path.name + "-wal")
+        if draft.stat().st_mtime - log_file.stat().st_mtime > LEFT_OVER and not path.exists():
+            rename(path, path.with_name(f"{path.name}.left-{_stamp()}"), ("-wal", "-shm"))
+
+
 def _identify(db: sqlite3.Connection, path: Path) -> None:
     (found,) = db.execute("PRAGMA application_id").fetchone()
     if found != APPLICATION_ID:
@@ -130,8 +144,8 @@ def _identify(db: sqlite3.Connection, path: Path) -> None:
 
 def version(db: sqlite3.Connection) -> str:
     """Return the version of a store's form."""
-    (text,) = db.execute("SELECT version FROM migration_version").fetchone()
-    return str(text)
+    row = db.execute("SELECT version FROM migration_version").fetchone()
+    return str(row[0]) if row is not None else "0"
 
 
 def migrate(db: sqlite3.Connection, path: Path) -> None:
@@ -170,6 +184,12 @@ def _run_migrations(db: sqlite3.Connection) -> None:
     finally:
         if db.in_transaction:
             db.rollback()
+
+
+def has_head(path: Path) -> bool:
+    """Tell whether a file begins as a database does; SQLite would delete the log beside one that does not."""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
 
 
 def is_sound(db: sqlite3.Connection) -> bool:
@@ -212,10 +232,15 @@ def copy(source: sqlite3.Connection, target: Path) -> None:
 def set_aside(path: Path) -> Path:
     """Rename a damaged store and what belongs to it; return the new name. Nothing is deleted."""
     aside = path.with_name(f"{path.name}.damaged-{_stamp()}")
-    for suffix in ("-wal", "-shm", ""):
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    rename(path, aside)
     return aside
+
+
+def rename(path: Path, new: Path, suffixes: tuple[str, ...] = ("-wal", "-shm", "")) -> None:
+    """Rename a store with the log that belongs to it: SQLite would apply a log that stays to whatever comes there."""
+    for suffix in suffixes:
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(new.with_name(new.name + suffix))
 
 
 def inspect(path: Path) -> None:
