@@ -58,19 +58,14 @@ def restore(path: Path, source: Path) -> Path | None:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         _read_backup(source, draft)
-        if not path.exists():
-            database.connect(draft, check=False).close()
-            _begin_epoch(draft)
-            draft.replace(path)
-            files.sync_folder(path.parent)
-            return None
-        _take_alone(path)
+        present = path.exists()
+        if present:
+            _take_alone(path)
         database.connect(draft, check=False).close()  # migrates it
-        _carry_over(draft, path)
+        if present:
+            _carry_over(draft, path)
         _begin_epoch(draft)
-        before = database.default_backup(path)
-        before = before.with_name(before.name.replace(path.stem, f"{path.stem}-before-restore", 1))
-        before.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        before = _name_of_present(path)
         database.rename(path, before)
         draft.replace(path)
         files.sync_folder(path.parent)
@@ -79,10 +74,16 @@ def restore(path: Path, source: Path) -> Path | None:
     except OSError as error:
         raise StoreError(f"expected to write to {path}, got {type(error).__name__}") from None
     else:
-        return before
+        return before if present else None
     finally:
         for suffix in ("", "-wal", "-shm"):
             draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+
+
+def _name_of_present(path: Path) -> Path:
+    name = database.default_backup(path)
+    name.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return name.with_name(name.name.replace(path.stem, f"{path.stem}-before-restore", 1))
 
 
 def _read_backup(source: Path, draft: Path) -> None:
