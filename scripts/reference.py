@@ -1,7 +1,12 @@
-"""Writes the generated pages of docs/reference: settings, problems, audit-events. `--check` only compares."""
+"""Writes the generated pages of docs/reference: settings, compose, problems, audit-events.
+
+`python -m scripts.reference`; with `--check` it only compares.
+"""
 
 import sys
 from pathlib import Path
+
+from scripts.compose_reference import compose_page
 
 from cloudtolocalllm.audit.auditor import SINGLY, WINDOW
 from cloudtolocalllm.audit.events import Event
@@ -83,7 +88,12 @@ def audit_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"settings.md": settings_page, "problems.md": problems_page, "audit-events.md": audit_page}
+PAGES = {
+    "settings.md": settings_page,
+    "compose.md": compose_page,
+    "problems.md": problems_page,
+    "audit-events.md": audit_page,
+}
 
 
 def main() -> int:
@@ -98,7 +108,7 @@ def main() -> int:
         else:
             path.write_text(text)
     if stale:
-        sys.stderr.write(f"out of date: {', '.join(stale)}; run python scripts/reference.py\n")
+        sys.stderr.write(f"out of date: {', '.join(stale)}; run python -m scripts.reference\n")
     return 1 if stale else 0
 
 

@@ -11,6 +11,7 @@ from cloudtolocalllm.cli.bridge_options import add_bridge
 from cloudtolocalllm.cli.certs_options import add_certs
 from cloudtolocalllm.cli.layout import default_data_dir
 from cloudtolocalllm.cli.nginx_options import add_nginx
+from cloudtolocalllm.cli.rollout_options import add_rollout
 from cloudtolocalllm.runtime.settings import environment
 
 DESCRIPTION = "Use the language models on your own machines from anywhere."
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add_audit(commands, data_dir)
     add_certs(commands)
     add_nginx(commands)
+    add_rollout(commands)
     _add_services(commands)
     return parser
 
