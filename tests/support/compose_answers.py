@@ -157,14 +157,16 @@ def answering(home: Person, count: int, *, tokens: int = 200, pace: float = 20.0
 
     def keep_asking(number: int) -> None:
         first = tokens - number * tokens // (2 * count)
-        with home.client() as client:
-            turn = 0
-            while not stop.is_set():
-                length = first if turn == 0 else tokens
+        turn = 0
+        while not stop.is_set():
+            length = first if turn == 0 else tokens
+            # Over a new connection: a server that ends may close a kept one when the answer on it ends, whose head
+            # was sent too early to say so; who has a request on the way then must send it again (RFC 9112 §9.3.1).
+            with home.client() as client:
                 answer = ask(home, client, f"question {number}.{turn}", length, pace, answers)
-                turn += 1
-                if answer.fault:
-                    stop.wait(RETRY)
+            turn += 1
+            if answer.fault:
+                stop.wait(RETRY)
 
     with ThreadPoolExecutor(count) as pool:
         futures = [pool.submit(keep_asking, number) for number in range(count)]

@@ -242,7 +242,7 @@ class ControlHub:
             if not sockets:
                 del self._known[bridge]
         self._presences.leave(presence)
-        self._registry.note(presence)
+        self._registry.note(presence, farewell=socket.said_farewell)
         log.info("bridge left", extra={"bridge": bridge, "seconds": round(self.now() - socket.opened_at, 1)})
 
     def _welcome(self, socket: ControlSocket, hello: Hello) -> None:

@@ -37,7 +37,7 @@ MOVING_TTL = 3.0
 """Seconds for which the bridges of a replica that stops beside others count as connected: they move to those, and
 whoever asks for one meanwhile is not told that it is offline. Most need less than one."""
 RETURN_TIME = 15.0
-"""Seconds after the end of a connection in which the bridge is likely to come back: when nginx was replaced, or its
+"""Seconds after a connection broke off in which the bridge is likely to come back: when nginx was replaced, or its
 own network changed. A killed nginx is back in two to six, and what waited for it comes before the bridge."""
 REVOCATION_SLACK = 60.0
 """Seconds within which every replica knows of a revocation and renews no more."""
@@ -63,6 +63,8 @@ class BridgeRecord:
     """When it was last connected; None for never."""
     version: str | None = None
     """What it last said its version was."""
+    left: bool = False
+    """Whether it closed its last connection itself, so that nobody need wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ class Registry:
         self._something = asyncio.Event()
         self._beat_at = 0.0
         """Monotonic seconds of the next sign of life."""
+        self._farewells: set[str] = set()
+        """Bridges that closed their connection themselves, until that is written down."""
         self._moving = False
         """Whether the connections are about to move to other replicas."""
         self.on_joined: Callable[[str, str, float], Awaitable[None]] | None = None
@@ -185,9 +189,19 @@ class Registry:
 
     # what this replica's connections say
 
-    def note(self, presence: Presence, *, joined: bool = False) -> None:
-        """A connection came, changed or went: the other replicas will know in a moment."""
+    def note(self, presence: Presence, *, joined: bool = False, farewell: bool = False) -> None:
+        """A connection came, changed or went: the other replicas will know in a moment.
+
+        Args:
+            presence: Whose.
+            joined: Whether it is new.
+            farewell: Whether the bridge closed it itself: it will not be back at once.
+        """
         key = (presence.user, presence.bridge)
+        if farewell:
+            self._farewells.add(presence.bridge)
+        elif joined:
+            self._farewells.discard(presence.bridge)
         self._noted[key] = presence.since if joined else self._noted.get(key)
         self._something.set()
 
@@ -308,7 +322,9 @@ class Registry:
         if value is not None:
             record = _record(user, bridge, json.loads(value))
             version = presence.version if presence else record.version
-            await self._write(replace(record, last_seen=now, version=version))
+            left = presence is None and bridge in self._farewells
+            await self._write(replace(record, last_seen=now, version=version, left=left))
+            self._farewells.discard(bridge)
         elif presence is not None:
             # Its credential holds, so the state was lost: the bridge brings its entry back.
             name = clean_name(presence.name)
@@ -331,7 +347,9 @@ class Registry:
         return Connection(entry["since"], entry["version"], engines)
 
     def _may_return(self, record: BridgeRecord, presence: bytes | None) -> bool:
-        """Tell whether a bridge that is not connected was so just now; an entry of ours is about to be removed."""
+        """Tell whether a bridge that is not connected was cut off just now; our own entry is about to be removed."""
+        if record.left or record.id in self._farewells:
+            return False
         just_seen = record.last_seen is not None and self._clock.wall() - record.last_seen < RETURN_TIME
         return just_seen or _is_of(presence, self._replica)
 
@@ -343,6 +361,7 @@ class Registry:
                 "expires": record.expires,
                 "last_seen": record.last_seen,
                 "version": record.version,
+                "left": record.left,
             }
         )
         ttl = record.expires - self._clock.wall()
@@ -366,5 +385,6 @@ def _is_of(value: bytes | None, replica: str) -> bool:
 
 def _record(user: str, id_: str, value: dict[str, Any]) -> BridgeRecord:
     return BridgeRecord(
-        id_, user, value["name"], value["created"], value["expires"], value["last_seen"], value["version"]
-    )
+        id_, user, value["name"], value["created"], value["expires"], value["last_seen"], value["version"],
+        value.get("left", False),
+    )  # fmt: skip

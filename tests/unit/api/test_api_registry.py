@@ -524,3 +524,26 @@ async def test_a_bridge_that_was_connected_a_moment_ago_may_return(
         known = await replica.sees(paired)
         assert known is not None
         assert known.returning is returning
+
+
+async def test_a_bridge_that_took_leave_is_not_waited_for(one: Replica, two: Replica, clock: FakeClock) -> None:
+    paired = record(clock)
+    await one.registry.enrol(paired)
+    presence = await one.join(paired)
+    one.presences.leave(presence)
+    one.registry.note(presence, farewell=True)
+    known = await one.sees(paired)  # before it is written down, and after
+    assert known is not None
+    assert (known.connection, known.returning) == (None, False)
+    await one.turn()
+    for replica in (one, two):
+        known = await replica.sees(paired)
+        assert known is not None
+        assert (known.connection, known.returning) == (None, False)
+    presence = await one.join(paired)  # it came back, and is cut off this time
+    one.presences.leave(presence)
+    one.registry.note(presence)
+    await one.turn()
+    known = await two.sees(paired)
+    assert known is not None
+    assert known.returning
