@@ -8,7 +8,7 @@ from tests.support.compose_stack import Platform, running_platform
 from tests.support.engines import EngineProcess, demo_engine, llama_server, ollama_standin
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def acme_platform() -> Iterator[Platform]:
     """A platform that came up from nothing, its certificate issued by pebble."""
     with running_platform("acme") as platform:
@@ -16,21 +16,21 @@ def acme_platform() -> Iterator[Platform]:
         yield platform
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def real_engine() -> Iterator[EngineProcess]:
     """The real llama.cpp server."""
     with llama_server() as engine:
         yield engine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def standin(real_engine: EngineProcess) -> Iterator[EngineProcess]:
     """Ollama's API in front of it."""
     with ollama_standin(real_engine, load_seconds=0, prefill_seconds=0) as engine:
         yield engine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def home(acme_platform: Platform, real_engine: EngineProcess, standin: EngineProcess) -> Iterator[Home]:
     """A person with a paired machine. Its engines: a scripted one, whose answers can be long; and the real one."""
     with (

@@ -164,8 +164,8 @@ def test_replicas_share_the_least_connected_and_what_is_lost_is_left_out() -> No
     upstream = re.search(r"upstream c2l_api \{.*?\n    \}", configuration(), re.DOTALL)
     assert upstream is not None
     assert "least_conn;" in upstream[0]
-    assert "server unix:/run/c2l/api.sock max_fails=1 fail_timeout=8s;" in upstream[0]
-    assert "server api-backend:8000 max_fails=1 fail_timeout=8s;" in upstream[0]
+    assert "server unix:/run/c2l/api.sock max_fails=1 fail_timeout=4s;" in upstream[0]
+    assert "server api-backend:8000 max_fails=1 fail_timeout=4s;" in upstream[0]
     assert "non_idempotent" not in configuration()
 
 

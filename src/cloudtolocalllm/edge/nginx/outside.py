@@ -13,6 +13,8 @@ STAMP = "stamp"
 """File beside a certificate that changes last, when a pair is whole."""
 RESOLVE_TIMEOUT = 3.0
 """Seconds for all names."""
+CONNECT_TIMEOUT = 0.5
+"""Seconds in which an address that is new must accept a connection, to be taken in at this look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +35,47 @@ class Outside:
         )  # fmt: skip
 
 
-async def look(certificate_dir: Path | None, upstreams: tuple[Endpoint, ...]) -> Outside:
-    """Look once; takes at most RESOLVE_TIMEOUT.
+async def look(certificate_dir: Path | None, upstreams: tuple[Endpoint, ...], known: Outside) -> Outside:
+    """Look once; takes at most RESOLVE_TIMEOUT and CONNECT_TIMEOUT.
+
+    A name leads to a replica from the moment that it starts. One that does not listen yet is left out: nginx would
+    ask it, be refused, and leave it alone for a while in which all others may end.
 
     Args:
         certificate_dir: Folder of the pair; None for no TLS.
         upstreams: Those that have a host are looked up.
+        known: What was seen before; its addresses were found to listen.
     """
     files = () if certificate_dir is None else (STAMP, CERTIFICATE, PRIVATE_KEY)
     certificate = {name: _digest(certificate_dir / name) for name in files if certificate_dir is not None}
-    names = sorted({endpoint.host for endpoint in upstreams if endpoint.host})
-    found = await asyncio.gather(*(_addresses(name) for name in names))
+    ports: dict[str, set[int]] = {}
+    for endpoint in upstreams:
+        if endpoint.host and endpoint.port is not None:
+            ports.setdefault(endpoint.host, set()).add(endpoint.port)
+    names = sorted(ports)
+    found = await asyncio.gather(*(_serving(name, ports[name], known.addresses.get(name, ())) for name in names))
     return Outside(certificate, dict(zip(names, found, strict=True)))
+
+
+async def _serving(name: str, ports: set[int], known: tuple[str, ...]) -> tuple[str, ...]:
+    addresses = await _addresses(name)
+    if addresses == (name,):
+        return addresses  # no name, so there is no other to wait for
+    listen = await asyncio.gather(*(_listens(address, ports) for address in addresses if address not in known))
+    fresh = dict(zip((address for address in addresses if address not in known), listen, strict=True))
+    return tuple(address for address in addresses if fresh.get(address, True))
+
+
+async def _listens(address: str, ports: set[int]) -> bool:
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            for port in ports:
+                _, writer = await asyncio.open_connection(address, port)
+                writer.close()
+                await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return False
+    return True
 
 
 def _digest(path: Path) -> str:

@@ -245,8 +245,8 @@ def _upstreams(it: Checked) -> list[str]:
     api = [
         "zone c2l_api 128k;",
         "least_conn;",
-        # Long enough that a replica that refuses, because it ends, is not tried again before its address is gone.
-        *(f"server {endpoint} max_fails=1 fail_timeout=8s;" for endpoint in it.api),
+        # Not longer: when all were away for a moment, nobody is asked before it is over.
+        *(f"server {endpoint} max_fails=1 fail_timeout=4s;" for endpoint in it.api),
         "keepalive 32;",
         "keepalive_timeout 4s;",  # less than a replica that ends keeps them (C2L_API_DRAIN_IDLE)
     ]

@@ -188,7 +188,7 @@ class _Service:
 
     async def _look(self) -> Outside:
         web = () if self.nginx.web is None else (self.nginx.web,)
-        return await look(self.nginx.certificate_dir, (*self.edge.api, *web))
+        return await look(self.nginx.certificate_dir, (*self.edge.api, *web), self.outside)
 
     async def _take_in(self, now: Outside, stop: asyncio.Event) -> None:
         """Have nginx take in what has changed around it, unless it cannot be used."""
