@@ -5,6 +5,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.support.compose_stack import (
@@ -99,17 +100,23 @@ def test_the_manager_keeps_spare_proxies_ready(platform: Platform) -> None:
 @pytest.mark.parametrize("source", sorted(SERVICES))
 def test_who_reaches_whom(platform: Platform, source: str) -> None:
     one = platform.containers(source)[0]
+    others = {target: platform.containers(target)[-1] for target in PORTS}
+    asked = [
+        (target, port, address)
+        for target, other in others.items()
+        if other != one
+        for address in addresses(platform, other)
+        for port in PORTS[target]
+    ]
+    with ThreadPoolExecutor(len(asked)) as pool:  # each that is not reached takes seconds
+        texts = list(pool.map(lambda way: answer(one, way[2], way[1]), asked))
     wrong = []
-    for target, ports in PORTS.items():
+    for target, port in {(target, port) for target, port, _ in asked}:
         # nginx accepts nothing in its own networks, only by the sockets that `ports` hands it
         meant = target != "nginx-proxy" and frozenset((source, target)) in JOINED
-        other = platform.containers(target)[-1]
-        if other == one:
-            continue
-        for port in ports:
-            found = [answer(one, address, port) for address in addresses(platform, other)]
-            if any(SIGNS[target] in text for text in found) is not meant:
-                wrong.append(f"{target}:{port} {'is not' if meant else 'is'} reached")
+        found = [text for way, text in zip(asked, texts, strict=True) if way[:2] == (target, port)]
+        if any(SIGNS[target] in text for text in found) is not meant:
+            wrong.append(f"{target}:{port} {'is not' if meant else 'is'} reached")
     assert wrong == []
 
 

@@ -241,7 +241,7 @@ def test_an_answer_survives_compose_alone(home: Home, tags: dict[str, str]) -> N
     before = [one for one in answers.done if one.began < began]
     print(f"\n{len(before)} answers began before nginx was told to end")
     assert [one.fault for one in before if one.fault.startswith(("cut", "altered"))] == []
-    assert len(before) >= 9
+    assert len(before) >= 3
     platform.await_healthy(60)
 
 

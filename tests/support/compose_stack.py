@@ -278,6 +278,7 @@ def _write_secrets(folder: Path, password: str) -> None:
 def _remove(platform: Platform) -> None:
     """Remove the platform, and what its manager made."""
     mine = platform.made_by_manager()
+    platform.compose("kill", check=False)  # nobody waits for an answer any more
     platform.compose("rm", "-sf", "streaming-proxy-manager", check=False)
     if containers := docker("ps", "-aq", "--filter", mine).split():
         docker("rm", "-f", "-v", *containers, check=False)

@@ -180,9 +180,14 @@ class Rollout:
         for one in self._engine.inspect(each.id for each in made):
             if not one.healthy:
                 self._say(f"--- the end of what {one.name} wrote:\n{self._engine.logs(one.id, LOG_LINES)}\n---")
+        if not made:
+            return
+        # One that is not healthy may serve all the same, as nginx does from the sockets that it shares.
+        ids = [one.id for one in made]
+        self._engine.docker("update", "--restart=no", *ids)
+        self._engine.docker("stop", "-t", str(service.stop), *ids, timeout=MAKE)
         self._remove(made)
-        if made:
-            self._say(f"{service.name}: removed {', '.join(one.name for one in made)}")
+        self._say(f"{service.name}: removed {', '.join(one.name for one in made)}")
 
     # -- the end of what is old
 
