@@ -14,6 +14,8 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 STREAMS = 6
 TOKENS, PACE = 300, 10.0
 """Of each answer: half a minute."""
+FEWER = 100
+"""Tokens of an answer where those that are cut are asked for again."""
 SPARED = (
     ("api-backend", 0),
     ("api-backend", 1),
@@ -75,7 +77,7 @@ def test_nginx_is_back_soon_and_the_bridge_with_it(home: Home) -> None:
     platform = home.platform
     container = platform.containers("nginx-proxy")[0]
     restarts = restart_count(platform, container)
-    with answering(home, STREAMS, tokens=TOKENS, pace=PACE) as answers, asking(home) as asked:
+    with answering(home, STREAMS, tokens=FEWER, pace=PACE) as answers, asking(home) as asked:
         since = kill(platform, container)
         back = await_back(platform, container, restarts)
         again = await_answers(home, within=20)
@@ -91,7 +93,7 @@ def test_a_killed_proxy_costs_its_answers_and_no_more(home: Home) -> None:
     platform = home.platform
     ask_at_once(home, 1, tokens=3, pace=0)
     killed = home.proxy()
-    with answering(home, STREAMS, tokens=TOKENS, pace=PACE) as answers, asking(home) as asked:
+    with answering(home, STREAMS, tokens=FEWER, pace=PACE) as answers, asking(home) as asked:
         since = kill(platform, killed)
         again = await_answers(home, within=10)
         time.sleep(2)

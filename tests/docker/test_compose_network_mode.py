@@ -4,9 +4,7 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 
@@ -14,8 +12,9 @@ import pytest
 from tests.support.compose_answers import Answers, answering, ask_at_once
 from tests.support.compose_home import Home, paired_home
 from tests.support.compose_stack import running_platform
-from tests.support.docker_engine import DOCKER, docker, inside, process_of
+from tests.support.docker_engine import DOCKER, docker, process_of
 from tests.support.engines import demo_engine
+from tests.support.reach import OUTSIDE, answered, host_listener, own_address
 from tests.support.stack import wait_for
 
 from cloudtolocalllm.manager.drivers.docker.spec import INSTANCE, PORT, network_name
@@ -23,25 +22,6 @@ from cloudtolocalllm.manager.drivers.docker.spec import INSTANCE, PORT, network_
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
 
 MANAGER, NGINX = "streaming-proxy-manager", "nginx-proxy"
-ASK = """
-import socket, sys, threading
-def ask(address):
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), 1) as connection:
-            connection.settimeout(1)
-            connection.sendall(b"GET /healthz HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n")
-            outcome = "answered" if connection.recv(16) else "silent"
-    except OSError as error:
-        outcome = type(error).__name__
-    sys.stdout.write(address + " " + outcome + "\\n")  # at once: the others write too
-targets = sys.argv[1:]
-while targets:  # some at a time: a container may have few threads
-    threads = [threading.Thread(target=ask, args=(address,)) for address in targets[:8]]
-    del targets[:8]
-    [thread.start() for thread in threads]; [thread.join() for thread in threads]
-"""
-"""What comes back counts, not that the connection stands: a way out may accept any."""
 
 
 @pytest.fixture(scope="module")
@@ -76,35 +56,6 @@ def addresses(container: str) -> set[str]:
     return {one["IPAddress"] for one in found.values() if one["IPAddress"]}
 
 
-def answered(container: str, *targets: str) -> set[str]:
-    """The addresses that gave a container an answer."""
-    code, text = inside(container, ASK, *targets)
-    assert code == 0, text
-    lines = dict(line.rsplit(" ", 1) for line in text.splitlines())
-    assert set(lines) == set(targets), text
-    return {address for address, outcome in lines.items() if outcome == "answered"}
-
-
-@contextlib.contextmanager
-def host_listener() -> Iterator[int]:
-    """A careless service of this machine: it listens everywhere and answers whoever writes."""
-
-    def serve(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                with listener.accept()[0] as connection:
-                    connection.settimeout(2)
-                    connection.recv(100)
-                    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
-
-    with socket.create_server(("0.0.0.0", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
-
-
 def test_a_chat_streams_through_a_network_of_its_own(home: Home) -> None:
     answers = ask_at_once(home, 3, tokens=30)
     assert faults(answers) == []
@@ -124,7 +75,7 @@ def test_a_proxy_reaches_nobody(home: Home) -> None:
     targets |= {f"{address}:8000" for one in home.platform.containers("api-backend") for address in addresses(one)}
     targets |= {f"{address}:6379" for address in addresses(home.platform.containers("redis")[0])}
     targets |= {f"{address}:{port}" for address in addresses(nginx) for port in (8080, 8443)}
-    targets |= {"1.1.1.1:80", "93.184.215.14:80", "169.254.169.254:80", "192.0.2.1:80"}
+    targets |= set(OUTSIDE)
     with host_listener() as port:
         gateways = json.loads(docker("network", "inspect", "-f", "{{json .IPAM.Config}}", network))
         here = {one["Gateway"] for one in gateways} | {f"{home.platform.subnet}.0.1", own_address()}
@@ -144,13 +95,6 @@ def await_home(home: Home) -> None:
             return client.get("/v1/models").status_code == 200
 
     wait_for(connected, within=60, what="the bridge to be connected again")
-
-
-def own_address() -> str:
-    """This machine's address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing; chooses the way out
-        return str(probe.getsockname()[0])
 
 
 def test_nginx_replaced_is_let_in_again(home: Home) -> None:

@@ -4,7 +4,6 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,7 +14,6 @@ from tests.support.compose_stack import (
     SERVICES,
     Platform,
     built_images,
-    running_platform,
 )
 from tests.support.docker_engine import docker, status
 from tests.support.stack import wait_for
@@ -61,10 +59,9 @@ SIGNS = {
 """What each one's answer holds, in lower case."""
 
 
-@pytest.fixture(scope="module")
-def platform() -> Iterator[Platform]:
-    with running_platform() as found:
-        yield found
+@pytest.fixture
+def platform(acme_platform: Platform) -> Platform:
+    return acme_platform
 
 
 def answer(source: str, address: str, port: int) -> str:

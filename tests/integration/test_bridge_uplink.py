@@ -25,6 +25,7 @@ from tests.support.link_parts import listen, until
 from tests.support.scripted_engine import Asked, scripted_engine
 
 from cloudtolocalllm.auth.dpop import ProofKey
+from cloudtolocalllm.auth.keys import DAY
 from cloudtolocalllm.bridge import control
 from cloudtolocalllm.bridge.control import RevokedError
 from cloudtolocalllm.bridge.engines import health
@@ -388,8 +389,8 @@ async def test_pairing_sends_the_public_key_and_nothing_more() -> None:
         (500, {}, "got 500"),
         (201, {}, "time to come"),
         (201, {"bridge_id": "x", "credential": "x", "expires": 5}, "time to come"),
-        (201, {"bridge_id": 1, "credential": "x", "expires": time.time() + 1000}, "texts"),
-        (201, {"bridge_id": "x", "credential": "a b", "expires": time.time() + 1000}, "texts"),
+        (201, {"bridge_id": 1, "credential": "x", "expires": time.time() + DAY}, "texts"),
+        (201, {"bridge_id": "x", "credential": "a b", "expires": time.time() + DAY}, "texts"),
     ],
 )
 async def test_pairing_says_what_is_wrong(status: int, value: object, text: str) -> None:
