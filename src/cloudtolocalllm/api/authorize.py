@@ -35,6 +35,7 @@ from cloudtolocalllm.auth.scopes import NO_SCOPE
 from cloudtolocalllm.contracts import authorize as contract
 from cloudtolocalllm.contracts.instances import Instance
 from cloudtolocalllm.contracts.problems import Problem
+from cloudtolocalllm.runtime.backoff import Backoff
 from cloudtolocalllm.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,9 @@ Headers = list[tuple[bytes, bytes]]
 PATIENCE = 6.0
 """Seconds that a request waits for what may pass: Redis is back from a restart in two to four, a machine whose
 connection broke off is back in less than one."""
-PAUSE = 0.1
-"""Seconds between two looks."""
+PAUSES = (0.1, 0.8)
+"""The longest first and the longest later pause between two looks, in seconds: a thousand who wait must not keep what
+comes back from coming back."""
 MAX_BRIDGES = 16
 """Bridges named in one assertion, best first; keeps it far below its 4 KiB."""
 
@@ -263,17 +265,18 @@ class Authorizer:
         """Decide; what may pass in a moment (the state is away, the machine connects anew) is waited out."""
         loop = asyncio.get_running_loop()
         give_up = loop.time() + PATIENCE
+        backoff = Backoff(first=PAUSES[0], maximum=PAUSES[1])
         while True:
-            over = loop.time() + PAUSE >= give_up
+            left = give_up - loop.time()
             try:
                 facts = await self._facts(question, fields)
                 decision = decide(question, facts)
-                if over or not (isinstance(decision, Deny) and decision.passing):
+                if left <= 0 or not (isinstance(decision, Deny) and decision.passing):
                     return facts, decision
             except StateUnavailableError:
-                if over:
+                if left <= 0:
                     raise
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(min(backoff.next(), left))
 
     async def _facts(self, question: Question, fields: Fields) -> Facts:
         if is_bridge(fields):

@@ -15,6 +15,7 @@ from typing import Any
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.contracts.instances import Instance, InstanceState
+from cloudtolocalllm.runtime.backoff import Backoff
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
 from cloudtolocalllm.runtime.http1 import Headers, HttpError, Pool, Response, fetch
 from cloudtolocalllm.runtime.tasks import TaskSet
@@ -29,8 +30,8 @@ CACHE_SIZE = 20_000
 """Users whose proxy is remembered; about 1 KB each."""
 PATIENCE = 8.0
 """Seconds for which it is asked again while no manager answers: longer than one needs to follow another."""
-PAUSE = 0.1
-"""Seconds between two such attempts."""
+PAUSES = (0.1, 0.8)
+"""The longest first and the longest later pause between two such attempts, in seconds."""
 LOOK_TIMEOUT = 2.0
 """Seconds for questions that start nothing."""
 RETRY_AFTER = 2
@@ -275,13 +276,15 @@ class ManagerClient:
         """
         loop = asyncio.get_running_loop()
         give_up = loop.time() + (min(self._patience, timeout) if patience is None else patience)
+        backoff = Backoff(first=PAUSES[0], maximum=PAUSES[1])
         while True:
+            left = give_up - loop.time()
             try:
                 return await self._ask_once(method, target, timeout, content)
             except NoManagerError:
-                if loop.time() + PAUSE >= give_up:
+                if left <= 0:
                     raise
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(min(backoff.next(), left))
 
     async def _ask_once(self, method: str, target: str, timeout: float, content: bytes) -> Response:
         headers: Headers = ((b"host", self._pool.host), (b"authorization", b"Bearer " + self._bearer().encode()))
