@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check bench bench-1000 fmt lock clean
+.PHONY: help install run test check audit bench bench-1000 fmt lock clean
 
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,7 +27,7 @@ web/node_modules/.package-lock.json: web/package.json web/package-lock.json
 	cd web && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
-web/dist/index.html: web/node_modules/.package-lock.json $(shell find web/src web/public web/index.html web/vite.config.ts web/tsconfig.json -type f 2>/dev/null)
+web/dist/index.html: web/node_modules/.package-lock.json $(shell find web/src web/public web/tooling web/index.html web/vite.config.ts web/tsconfig.json -type f 2>/dev/null)
 	cd web && npm run --silent build
 
 install: $(VENV)/.run web/dist/index.html ## Set up .venv/ and the web build
@@ -45,6 +45,10 @@ check: $(VENV)/.dev web/node_modules/.package-lock.json ## Lint, types, import r
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	cd web && npm run --silent check
+
+audit: install $(VENV)/.dev ## Have scanners and attacks by others look at it (HOST=app.example.org: the scanners, at yours)
+	PYTHON=$(BIN)/python ./scripts/audit_tools
+	C2L_AUDIT_HOST=$(HOST) $(BIN)/pytest -q -m audit tests/audit $(ARGS)
 
 bench: install $(VENV)/.dev ## Measure side by side; writes bench/results/latest.json
 	$(BIN)/python -m bench $(ARGS)

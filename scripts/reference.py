@@ -1,7 +1,12 @@
-"""Writes the generated pages of docs/reference (see PAGES). `--check` only compares."""
+"""Writes the generated pages of docs/reference: settings, compose, problems, audit-events, home-api.
+
+`python -m scripts.reference`; with `--check` it only compares.
+"""
 
 import sys
 from pathlib import Path
+
+from scripts.compose_reference import compose_page
 
 from cloudtolocalllm.audit.auditor import SINGLY, WINDOW
 from cloudtolocalllm.audit.events import Event
@@ -86,6 +91,7 @@ def audit_page() -> str:
 
 PAGES = {
     "settings.md": settings_page,
+    "compose.md": compose_page,
     "problems.md": problems_page,
     "audit-events.md": audit_page,
     "home-api.json": describe_api,
@@ -104,7 +110,7 @@ def main() -> int:
         else:
             path.write_text(text)
     if stale:
-        sys.stderr.write(f"out of date: {', '.join(stale)}; run python scripts/reference.py\n")
+        sys.stderr.write(f"out of date: {', '.join(stale)}; run python -m scripts.reference\n")
     return 1 if stale else 0
 
 

@@ -16,12 +16,15 @@ step_check() {
     *) fault "an e-mail address" ;;
   esac
   case $issuer in
-    '') fault "an OpenID provider, by which people sign in: --issuer" ;;
+    '') fault "an OpenID provider, by which people sign in: --issuer (or none: you alone, by links made here)" ;;
+    none) ;;
     *[!A-Za-z0-9.:/_~-]*) fault "an issuer without query or blanks" ;;
     https://?*) ;;
     *) fault "an issuer that begins with https://" ;;
   esac
-  case $client_id in '' | *[!A-Za-z0-9._~-]*) fault "the client id that the provider gave: --client-id" ;; esac
+  if [ "$issuer" != none ]; then
+    case $client_id in '' | *[!A-Za-z0-9._~-]*) fault "the client id that the provider gave: --client-id" ;; esac
+  fi
   case $provider_name in *[!A-Za-z0-9\ ._-]*) fault "a provider's name of letters, digits, blanks, dots and dashes" ;; esac
   case $cert_mode in acme | own | local-ca) ;; *) fault "--cert-mode acme, own or local-ca" ;; esac
   case $staging in true | false) ;; *) fault "staging to be true or false" ;; esac
@@ -30,7 +33,7 @@ step_check() {
   if [ "$secret_file" != - ] && [ -n "$secret_file" ] && [ ! -s "$secret_file" ]; then
     fault "the client's secret in the file $secret_file"
   fi
-  if [ -z "$secret_file" ] && [ ! -s "$COMPOSE_DIR/secrets/oidc-client-secret" ]; then
+  if [ "$issuer" != none ] && [ -z "$secret_file" ] && [ ! -s "$COMPOSE_DIR/secrets/oidc-client-secret" ]; then
     fault "the client's secret that the provider gave: --client-secret-file"
   fi
   if [ "$cert_mode" = own ]; then
@@ -38,13 +41,49 @@ step_check() {
       [ -s "$COMPOSE_DIR/own/$file" ] || fault "your certificate in $COMPOSE_DIR/own/$file"
     done
   fi
+  check_place
+}
+
+# Where it lies on this machine: what two platforms must not share.
+check_place() {
+  case $subnet in
+    10.[0-9] | 10.[1-9][0-9] | 10.1[0-9][0-9] | 10.2[0-4][0-9] | 10.25[0-5]) ;;
+    172.1[6-9] | 172.2[0-9] | 172.3[01] | 192.168) ;;
+    *) fault "--subnet of private addresses, two numbers such as 172.20 or 10.77" ;;
+  esac
+  for place in "$http" "$https"; do
+    is_place "$place" || fault "--http and --https [ADDRESS:]PORT such as 127.0.0.1:8443, got $place"
+  done
+  is_port "$public_port" || fault "--public-port from 1 to 65535"
+  case $project in
+    '' | *[!a-z0-9_-]* | [_-]*) fault "--project of small letters, digits, dashes and low lines" ;;
+  esac
+  case $tag in '' | *[!A-Za-z0-9_.-]* | [.-]*) fault "--tag of letters, digits, dots and dashes" ;; esac
+  if [ "${#project}" -gt 40 ] || [ "${#tag}" -gt 128 ]; then
+    fault "a shorter --project (40 characters) or --tag (128)"
+  fi
+  before=$(installed COMPOSE_PROJECT_NAME)
+  if [ -n "$before" ] && [ "$before" != "$project" ]; then
+    fault "--project to stay $before here; a second platform needs a copy of its own of this tree"
+  fi
+}
+
+is_port() {
+  case $1 in '' | 0* | *[!0-9]* | ??????*) return 1 ;; esac
+  [ "$1" -le 65535 ]
+}
+
+is_place() {
+  is_port "${1##*:}" || return 1
+  case $1 in *:*) ;; *) return 0 ;; esac
+  case ${1%:*} in '' | *[!0-9.]*) return 1 ;; *.*.*.*) ;; *) return 1 ;; esac
 }
 
 step_apply() {
   say "- answers"
   {
     say "# What deploy/install was told; it reads this the next time."
-    for name in $QUESTIONS; do say "$name=$(value_of "$name")"; done
+    for name in $QUESTIONS $UNASKED; do say "$name=$(value_of "$name")"; done
     say "staging=$staging"
     say "skip_dns=$skip_dns"
   } | put "$ANSWERS" 600

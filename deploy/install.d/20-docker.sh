@@ -27,6 +27,18 @@ step_check() {
   at_least "${version#v}" 1.29 || fault "Compose 1.29 or newer, got $version"
   docker_gid=$(stat -c %g "$ROOT/var/run/docker.sock" 2>/dev/null) || docker_gid=
   [ -n "$docker_gid" ] || fault "Docker's socket at /var/run/docker.sock"
+  check_live_restore
+}
+
+# Without it a restart of the engine, as in each update of its package, ends every container and so every answer.
+check_live_restore() {
+  found=$(docker info --format '{{.LiveRestoreEnabled}} {{.Swarm.LocalNodeState}}' 2>/dev/null) || found=
+  case $found in
+    'false active') warn "Docker in swarm mode has no live-restore: updating Docker will end running answers" ;;
+    false*)
+      warn "updating or restarting Docker will end running answers. To keep them, write { \"live-restore\": true } into"
+      warn "/etc/docker/daemon.json (beside what it has), then: systemctl reload docker" ;;
+  esac
 }
 
 step_apply() { :; }

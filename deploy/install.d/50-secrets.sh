@@ -15,7 +15,8 @@ step_apply() {
     say "redis://:$password@redis:6379/0" | put "$secrets/redis-url" 444
   fi
   case $secret_file in
-    '') ;;
+    '')  # Compose wants the file even where there is no provider
+      [ -e "$secrets/oidc-client-secret" ] || say none | put "$secrets/oidc-client-secret" 444 ;;
     -) put "$secrets/oidc-client-secret" 444 ;;
     *) put "$secrets/oidc-client-secret" 444 <"$secret_file" ;;
   esac

@@ -5,14 +5,23 @@ MARK="# --- yours, below ---"
 
 step_check() { :; }
 
+# What stands behind the host in the address that people use.
+port_suffix() { [ "$public_port" = 443 ] || say ":$public_port"; }
+
 step_apply() {
   say "- settings"
   file=$COMPOSE_DIR/.env
   own=
-  if [ -f "$file" ]; then own=$(sed "1,/^$MARK\$/d" "$file"); fi
+  if [ -f "$file" ]; then own=$(awk -v mark="$MARK" 'found; $0 == mark { found = 1 }' "$file"); fi
   {
     say "# Written by deploy/install. What is above the mark is overwritten by it."
-    say "COMPOSE_PROJECT_NAME=cloudtolocalllm"
+    say "COMPOSE_PROJECT_NAME=$project"
+    say "C2L_TAG=$tag"
+    say "C2L_SUBNET=$subnet"
+    say "C2L_HTTP=$http"
+    say "C2L_HTTPS=$https"
+    say "C2L_HTTPS_PORT=$public_port"
+    say "C2L_PORT_SUFFIX=$(port_suffix)"
     say "C2L_DOMAIN=$domain"
     say "C2L_CERT_NAMES=$domain,app.$domain"
     say "C2L_CERT_MODE=$cert_mode"
@@ -22,16 +31,12 @@ step_apply() {
       say "C2L_CERT_OWN_KEY=/run/own/privkey.pem"
     fi
     say "C2L_EMAIL=$email"
-    say "C2L_OIDC_ISSUER=$issuer"
-    say "C2L_OIDC_CLIENT_ID=$client_id"
-    say "C2L_OIDC_NAME=$provider_name"
-    say "C2L_ISOLATION=$isolation"
-    if [ "$isolation" = network ]; then
-      joint=_   # between the words of a container's name: Compose 1.29 and v2 differ
-      if [ "$(find_compose)" = "docker compose" ]; then joint=-; fi
-      prefix=cloudtolocalllm$joint
-      say "C2L_ATTACH=${prefix}nginx-proxy${joint}1,${prefix}streaming-proxy-manager${joint}1"
+    if [ "$issuer" != none ]; then
+      say "C2L_OIDC_ISSUER=$issuer"
+      say "C2L_OIDC_CLIENT_ID=$client_id"
+      say "C2L_OIDC_NAME=$provider_name"
     fi
+    say "C2L_ISOLATION=$isolation"
     say "C2L_API_REPLICAS=$replicas"
     say "C2L_DOCKER_GID=$docker_gid"
     say "$MARK"

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 from tests.support.certs_nginx import running_certs_nginx
+from tests.support.compose_stack import built_images
 from tests.support.pebble import running_dns, running_pebble
-from tests.support.require import require
 
-IMAGE = "cloudtolocalllm/certbot"
 DOMAIN = "example.org"
-BUILD = f"docker build -f deploy/images/certbot/Dockerfile -t {IMAGE} ."
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
@@ -29,7 +27,7 @@ def docker(*arguments: str, timeout: float = 60) -> str:
 class Certbot:
     """A container of the image."""
 
-    def __init__(self, folder: Path, environ: dict[str, object]) -> None:
+    def __init__(self, image: str, folder: Path, environ: dict[str, object]) -> None:
         self.folder = folder
         self.name = f"c2l-test-certs-{secrets.token_hex(4)}"
         volumes = {"certs": "/etc/c2l/certs", "state": "/var/lib/c2l-certs", "webroot": "/var/www/acme"}
@@ -52,7 +50,7 @@ class Certbot:
             line += ["--volume", f"{folder / host}:{inside}"]
         for name, value in {"domains": DOMAIN, "poll": 0.5, **environ}.items():
             line += ["--env", f"C2L_CERTS_{name.upper()}={value}"]
-        docker(*line, IMAGE)
+        docker(*line, image)
 
     @property
     def deployed(self) -> Path:
@@ -71,11 +69,9 @@ class Certbot:
 
 @contextlib.contextmanager
 def container(folder: Path, **environ: object) -> Iterator[Certbot]:
-    require(shutil.which("docker"), "Docker", "apt-get install docker.io")
-    found = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, timeout=20).returncode == 0
-    require(found, f"the image {IMAGE}", BUILD)
+    image = f"cloudtolocalllm/certbot:{built_images()}"
     folder.chmod(0o755)
-    started = Certbot(folder, environ)
+    started = Certbot(image, folder, environ)
     try:
         yield started
     finally:
@@ -110,10 +106,8 @@ def test_it_gets_a_certificate_within_its_limits(tmp_path: Path) -> None:
 
 
 def test_the_image_runs_as_nobody_special_and_holds_no_secret() -> None:
-    require(shutil.which("docker"), "Docker", "apt-get install docker.io")
-    ran = subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, text=True, timeout=20)
-    require(ran.returncode == 0, f"the image {IMAGE}", BUILD)
-    config = json.loads(ran.stdout)[0]["Config"]
+    image = f"cloudtolocalllm/certbot:{built_images()}"
+    config = json.loads(docker("image", "inspect", image))[0]["Config"]
     assert config["User"] == "10030:10030"
     assert config["Healthcheck"]["Test"] == ["CMD", "healthy"]
     assert config["Labels"]["org.opencontainers.image.licenses"] == "MIT"

@@ -1,7 +1,9 @@
 """docker-compose.yml is one that Compose 1.29 and v2 both take, and asks for nothing that only one of them knows."""
 
+import re
 import shutil
 import subprocess
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,15 @@ pytestmark = pytest.mark.docker
 SETTINGS = "C2L_DOMAIN=llm.example\nC2L_CERT_NAMES=llm.example\n"
 
 
-def resolved(folder: Path, *options: str) -> dict[str, Any]:
+def resolved(folder: Path, *options: str, settings: str = SETTINGS, override: str = "") -> dict[str, Any]:
     require(
         shutil.which("docker-compose") or shutil.which("docker"), "Docker Compose", "apt-get install docker-compose"
     )
     target = folder / "deploy" / "compose"
     shutil.copytree(COMPOSE_DIR, target, ignore=shutil.ignore_patterns(".env", "secrets"), dirs_exist_ok=True)
-    (target / ".env").write_text(SETTINGS)
+    (target / ".env").write_text(settings)
+    if override:
+        (target / "docker-compose.override.yml").write_text(override)
     (target / "secrets").mkdir(exist_ok=True)
     for name in ("redis-url", "redis-auth", "oidc-client-secret"):
         (target / "secrets" / name).write_text("x")
@@ -38,6 +42,33 @@ def resolved(folder: Path, *options: str) -> dict[str, Any]:
 def test_it_is_valid(tmp_path: Path, profile: str) -> None:
     options = ["--profile", profile] if profile else []
     assert set(resolved(tmp_path, *options)["services"]) >= {"nginx-proxy", "api-backend"}
+
+
+def test_a_line_below_counts_instead_of_one_above(tmp_path: Path) -> None:
+    """As docs/reference/compose.md says of what stands below the installer's mark."""
+    found = resolved(tmp_path, settings=SETTINGS + "C2L_SIGN_UP=open\n# mark\nC2L_SIGN_UP=closed\n")
+    assert found["services"]["api-backend"]["environment"]["C2L_API_SIGN_UP"] == "closed"
+
+
+def test_all_addresses_move_with_the_setting(tmp_path: Path) -> None:
+    found = resolved(tmp_path, settings=SETTINGS + "C2L_SUBNET=10.77\n")
+    subnets = [one["ipam"]["config"][0]["subnet"] for one in found["networks"].values()]
+    subnets.append(found["services"]["streaming-proxy-manager"]["environment"]["C2L_MANAGER_SUBNETS"])
+    assert len(subnets) > 5
+    assert all(subnet.startswith("10.77.") for subnet in subnets)
+
+
+@pytest.mark.parametrize("page", ["dns-providers", "run-behind-another-proxy"])
+def test_the_manuals_override_files_are_valid(tmp_path: Path, page: str) -> None:
+    text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text()
+    blocks = re.findall(r"^( *)```\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    found = [textwrap.dedent(block) for _, block in blocks if textwrap.dedent(block).startswith("services:")]
+    assert found
+    for number, override in enumerate(found):
+        services = resolved(tmp_path / str(number), override=override)["services"]
+        for name, changes in yaml.safe_load(override)["services"].items():
+            for variable, value in changes.get("environment", {}).items():
+                assert services[name]["environment"][variable] == value
 
 
 def test_it_uses_nothing_that_one_compose_lacks() -> None:

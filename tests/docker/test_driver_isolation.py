@@ -1,9 +1,6 @@
 """What a proxy's container cannot reach, shown by exchanging bytes: a way out may accept any connection."""
 
-import contextlib
 import json
-import socket
-import threading
 from collections.abc import Iterator
 from ipaddress import ip_network
 
@@ -11,6 +8,7 @@ import pytest
 from tests.support.docker_engine import RUN_LABEL, bystander, docker, inside, process_of, remove
 from tests.support.driver_hosts import DockerHost, docker_host, spec
 from tests.support.netns import connect_in
+from tests.support.reach import OUTSIDE, answered, host_listener, own_address
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.manager.drivers.docker import spec as specs
@@ -18,17 +16,6 @@ from cloudtolocalllm.manager.drivers.docker.spec import Isolation
 
 pytestmark = pytest.mark.docker
 
-ASK = """
-import socket, sys
-for address in sys.argv[1:]:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), 1.5) as connection:
-            connection.sendall(b"GET / HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n")
-            print(address, "answered" if connection.recv(16) else "silent")
-    except OSError as error:
-        print(address, type(error).__name__)
-"""
 LISTEN = """
 import socket
 with socket.create_server(("0.0.0.0", 8080)) as listener:
@@ -44,27 +31,12 @@ try:
 except OSError as error:
     print("no", error)
 """
-OUTSIDE = ("1.1.1.1:80", "93.184.215.14:80", "169.254.169.254:80")
 
 
 @pytest.fixture
 def host_port() -> Iterator[int]:
-    """A listener of this machine on every address, that answers whoever writes."""
-
-    def serve(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                with listener.accept()[0] as connection:
-                    connection.settimeout(2)
-                    connection.recv(100)
-                    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
-
-    with socket.create_server(("0.0.0.0", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+    with host_listener() as port:
+        yield port
 
 
 @pytest.fixture
@@ -91,18 +63,7 @@ def gateway() -> str:
 
 def own_addresses() -> set[str]:
     """This machine's addresses."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing; chooses the way out
-        return {probe.getsockname()[0], gateway()}
-
-
-def answered(container: str, *addresses: str) -> set[str]:
-    """The addresses that gave a container an answer."""
-    code, text = inside(container, ASK, *addresses)
-    assert code == 0, text
-    lines = dict(line.rsplit(" ", 1) for line in text.splitlines())
-    assert set(lines) == set(addresses), text
-    return {address for address, outcome in lines.items() if outcome == "answered"}
+    return {own_address(), gateway()}
 
 
 def name_of(host: DockerHost, number: int = 0) -> str:

@@ -217,6 +217,24 @@ async def test_a_bridges_credential_without_a_fresh_proof_of_its_own_opens_nothi
     assert api.manager.puts() == 1
 
 
+async def test_one_proof_does_for_the_edges_second_question_about_one_request(api: RunningApi) -> None:
+    """The proxy that the first answer named was dead: the bridge, which dialled once, comes to the next one."""
+    _, bridge = await paired(api)
+    first = {**dial(api, bridge), "x-request-id": "r-1"}
+    second = {**first, "c2l-fresh": "1"}
+    assert (await api.authorize("GET", "/ws/tunnel", first)).status_code == 200
+    refused = (401, "401", "unauthenticated")
+    for replayed in (first, {**second, "x-request-id": "r-2"}, {**second, "x-request-id": ""}):
+        assert refusal(await api.authorize("GET", "/ws/tunnel", replayed)) == refused, replayed
+    assert (await api.authorize("GET", "/ws/tunnel", second)).status_code == 200
+    assert api.manager.asked[-1][1].endswith("?check=true")
+    assert refusal(await api.authorize("GET", "/ws/tunnel", second)) == refused, "a third time"
+    without = dial(api, bridge)
+    assert (await api.authorize("GET", "/ws/tunnel", without)).status_code == 200
+    again = await api.authorize("GET", "/ws/tunnel", {**without, "c2l-fresh": "1"})
+    assert refusal(again) == refused, "nothing says that it is the same request"
+
+
 async def test_a_bridge_is_given_the_nonce_that_it_needs(api: RunningApi) -> None:
     _, bridge = await paired(api)
     response = await api.authorize("GET", "/ws/tunnel", bridge.headers("/ws/tunnel"))

@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.typing import Subprotocol
 
+from cloudtolocalllm.api import authorize, control_socket
 from cloudtolocalllm.api import control as api_control
-from cloudtolocalllm.api import control_socket
 from cloudtolocalllm.api.bridge_verifier import DpopVerifier
 from cloudtolocalllm.api.browser import Fields
 from cloudtolocalllm.api.bus import LocalBus
@@ -77,6 +77,28 @@ async def test_a_bridge_is_welcomed_by_its_id(api: RunningApi) -> None:
         assert await online(api) == [True]
         await (await socket.ping())
     await eventually(lambda: online(api), lambda found: found == [False])
+
+
+@pytest.mark.parametrize(("code", "patience"), [(1001, 60.0), (None, 0.5)], ids=["took leave", "cut off"])
+async def test_only_a_machine_that_was_cut_off_is_waited_for(
+    api: RunningApi, monkeypatch: pytest.MonkeyPatch, code: int | None, patience: float
+) -> None:
+    monkeypatch.setattr(authorize, "PATIENCE", patience)
+    bridge, person = await paired(api), api.key_of(api.owner)
+    async with api.dial(bridge) as socket:
+        await socket.send(HELLO)
+        await received(socket)
+        if code is None:
+            socket.transport.abort()
+        else:
+            await socket.close(code)
+    await eventually(lambda: online(api), lambda found: found == [False])
+    began = time.monotonic()
+    async with asyncio.timeout(20):
+        response = await api.authorize("GET", "/v1/models", person.headers)
+    assert response.headers["c2l-problem"] == "bridge-offline"
+    if code is None:
+        assert time.monotonic() - began > patience - 0.2
 
 
 def bearer(text: str) -> dict[str, object]:

@@ -6,7 +6,14 @@ import pytest
 from tests.support.fake_clock import FakeClock
 from tests.support.scripted_manager import TOKEN, ScriptedManager, scripted_manager
 
-from cloudtolocalllm.api.manager_client import CACHE_TTL, ManagerBusyError, ManagerClient, ManagerError
+from cloudtolocalllm.api.manager_client import (
+    CACHE_TTL,
+    STALE_TTL,
+    ManagerBusyError,
+    ManagerClient,
+    ManagerError,
+    NoManagerError,
+)
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.contracts.instances import InstanceState
 
@@ -24,7 +31,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def client(manager: ScriptedManager, clock: FakeClock) -> AsyncIterator[ManagerClient]:
-    made = ManagerClient(Endpoint(path=str(manager.path)), lambda: TOKEN, timeout=1.0, clock=clock)
+    made = ManagerClient(Endpoint(path=str(manager.path)), lambda: TOKEN, timeout=1.0, patience=0.8, clock=clock)
     yield made
     await made.close()
 
@@ -102,8 +109,52 @@ async def test_a_wrong_token_and_no_manager_are_failures(tmp_path: Path, manager
     with pytest.raises(ManagerError, match="got 401"):
         await stranger.ensure("u_a")
     await stranger.close()
-    lonely = ManagerClient(Endpoint(path=str(tmp_path / "none.sock")), lambda: TOKEN)
+    lonely = ManagerClient(Endpoint(path=str(tmp_path / "none.sock")), lambda: TOKEN, patience=0.2)
     with pytest.raises(ManagerError, match="does not answer"):
         await lonely.ensure("u_a")
     assert not await lonely.reachable()
     await lonely.close()
+
+
+async def test_whoever_has_no_proxy_yet_waits_for_a_manager_to_follow(tmp_path: Path) -> None:
+    client = ManagerClient(Endpoint(path=str(tmp_path / "m.sock")), lambda: TOKEN, timeout=5.0, patience=5.0)
+    asked = asyncio.get_running_loop().create_task(client.ensure("u_a"))
+    await asyncio.sleep(0.3)
+    assert not asked.done()
+    async with scripted_manager(tmp_path):
+        assert (await asked).user == "u_a"
+        await client.close()
+
+
+async def test_one_that_does_not_lead_is_asked_again(client: ManagerClient, manager: ScriptedManager) -> None:
+    manager.leads = False
+    asked = asyncio.get_running_loop().create_task(client.ensure("u_a"))
+    await asyncio.sleep(0.25)
+    assert manager.puts() > 1
+    manager.leads = True
+    assert (await asked).user == "u_a"
+
+
+async def test_one_that_never_leads_is_given_up(manager: ScriptedManager) -> None:
+    manager.leads = False
+    client = ManagerClient(Endpoint(path=str(manager.path)), lambda: TOKEN, patience=0.3)
+    with pytest.raises(NoManagerError, match="does not lead"):
+        await client.ensure("u_a")
+    await client.close()
+
+
+async def test_a_known_proxy_is_used_while_no_manager_leads_and_not_for_ever(
+    client: ManagerClient, manager: ScriptedManager, clock: FakeClock
+) -> None:
+    known = await client.ensure("u_a")
+    manager.leads = False
+    clock.advance(CACHE_TTL)
+    assert await client.ensure("u_a") == known
+    with pytest.raises(NoManagerError):
+        await client.ensure("u_a", fresh=True)  # it was found dead
+    manager.leads = True
+    known = await client.ensure("u_a")
+    manager.leads = False
+    clock.advance(STALE_TTL)
+    with pytest.raises(NoManagerError):
+        await client.ensure("u_a")

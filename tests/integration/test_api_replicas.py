@@ -33,6 +33,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from cloudtolocalllm.api import registry
 from cloudtolocalllm.api.settings import ApiSettings
+from cloudtolocalllm.api.state.redis import TIMEOUT
 from cloudtolocalllm.auth.keys import KeyScope
 from cloudtolocalllm.contracts.control import EngineState, Presence, Revoked, Wake, encode
 from cloudtolocalllm.contracts.endpoint import Endpoint
@@ -134,6 +135,14 @@ async def admitted(api: RunningApi, bridge: Paired) -> int:
             return 101
     except InvalidStatus as error:
         return error.response.status_code
+
+
+async def test_a_start_misses_nothing_of_the_bus(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """Each replica begins to listen before Redis is connected, which is no fault and none is told."""
+    async with cluster.c.client() as client:
+        assert (await client.get("/readyz")).status_code == 200
+    records = [record for when in ("setup", "call") for record in caplog.get_records(when)]
+    assert not [record.getMessage() for record in records if record.levelname in ("ERROR", "WARNING")]
 
 
 async def test_a_session_made_at_one_holds_at_all_and_ends_at_all(cluster: Cluster) -> None:
@@ -386,6 +395,19 @@ async def test_after_redis_lost_everything_all_recovers(cluster: Cluster) -> Non
         assert f"key:{dropped.id}:{dropped.key_id}" in living, "a replica that starts now knows it too"
 
 
+async def test_a_request_waits_out_a_redis_that_is_replaced(cluster: Cluster) -> None:
+    person = cluster.a.person()
+    bridge = await cluster.a.pair(person.id)
+    async with cluster.a.bridge(bridge):
+        await sees(cluster.b, person, bridge, connected=True)
+        cluster.redis.freeze()
+        asked = asyncio.get_running_loop().create_task(cluster.b.authorize("GET", "/v1/models", person.headers))
+        await asyncio.sleep(TIMEOUT + 0.5)  # what it asked first has failed
+        assert not asked.done()
+        cluster.redis.thaw()
+        assert (await asked).status_code == 200
+
+
 async def test_what_one_user_may_is_nothing_to_another_at_any_replica(cluster: Cluster) -> None:
     alice, bob = cluster.a.person(), cluster.a.person(KeyScope())
     bridge = await cluster.a.pair(alice.id)
@@ -399,3 +421,16 @@ async def test_what_one_user_may_is_nothing_to_another_at_any_replica(cluster: C
                 assert (await client.delete(f"/api/bridge/{bridge.id}")).status_code == 404
         await (await socket.ping())
         await sees(cluster.c, alice, bridge, connected=True)
+
+
+async def test_a_request_waits_for_a_machine_that_connects_anew(cluster: Cluster) -> None:
+    person = cluster.a.person()
+    bridge = await cluster.a.pair(person.id)
+    async with cluster.a.bridge(bridge):
+        await sees(cluster.b, person, bridge, connected=True)
+    await sees(cluster.b, person, bridge, connected=False)
+    asked = asyncio.get_running_loop().create_task(cluster.b.authorize("GET", "/v1/models", person.headers))
+    await asyncio.sleep(0.3)
+    assert not asked.done()
+    async with cluster.c.bridge(bridge):
+        assert (await asked).status_code == 200

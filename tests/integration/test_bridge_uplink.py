@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from picows import (
+    WSCloseCode,
     WSFrame,
     WSListener,
     WSMsgType,
@@ -24,6 +25,7 @@ from tests.support.link_parts import listen, until
 from tests.support.scripted_engine import Asked, scripted_engine
 
 from cloudtolocalllm.auth.dpop import ProofKey
+from cloudtolocalllm.auth.keys import DAY
 from cloudtolocalllm.bridge import control
 from cloudtolocalllm.bridge.control import RevokedError
 from cloudtolocalllm.bridge.engines import health
@@ -59,6 +61,7 @@ class Cloud:
         """Fields of the next refusal; one that asks for a nonce is the last."""
         self.wire: WSTransport | None = None
         self.port = 0
+        self.close_codes: list[WSCloseCode] = []
 
     def accept(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener | None:
         self.upgrades.append(request)
@@ -99,6 +102,7 @@ class _Control(WSListener):
             self._cloud.pings += 1
             transport.send_pong(frame.get_payload_as_bytes())
         elif frame.msg_type is WSMsgType.CLOSE:
+            self._cloud.close_codes.append(frame.get_close_code())
             transport.disconnect()
 
 
@@ -163,6 +167,14 @@ async def test_hello_presence_and_pings(tmp_path: Path, monkeypatch: pytest.Monk
         await until(lambda: cloud.pings >= 3)
         assert str(engine.port) in hello.engines[0].id
         assert "tiny" not in json.dumps([encode(message) for message in cloud.messages]), "expected no model names"
+
+
+async def test_it_takes_leave_when_it_is_told_to_end(tmp_path: Path) -> None:
+    async with running_cloud() as cloud:
+        async with running_bridge(tmp_path, cloud.port):
+            await until(lambda: bool(cloud.messages))
+        await until(lambda: bool(cloud.close_codes))
+        assert cloud.close_codes == [WSCloseCode.GOING_AWAY]
 
 
 async def test_presence_follows_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,8 +389,8 @@ async def test_pairing_sends_the_public_key_and_nothing_more() -> None:
         (500, {}, "got 500"),
         (201, {}, "time to come"),
         (201, {"bridge_id": "x", "credential": "x", "expires": 5}, "time to come"),
-        (201, {"bridge_id": 1, "credential": "x", "expires": time.time() + 1000}, "texts"),
-        (201, {"bridge_id": "x", "credential": "a b", "expires": time.time() + 1000}, "texts"),
+        (201, {"bridge_id": 1, "credential": "x", "expires": time.time() + DAY}, "texts"),
+        (201, {"bridge_id": "x", "credential": "a b", "expires": time.time() + DAY}, "texts"),
     ],
 )
 async def test_pairing_says_what_is_wrong(status: int, value: object, text: str) -> None:

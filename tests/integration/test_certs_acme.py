@@ -49,7 +49,7 @@ def http01(pebble: Pebble, nginx: CertsNginx) -> dict[str, object]:
 
 
 def test_issue_and_renew_without_cutting_anybody(tmp_path: Path) -> None:
-    with place(tmp_path, seconds=20) as (pebble, nginx, _):
+    with place(tmp_path, seconds=30) as (pebble, nginx, _):
         roots = tmp_path / "roots.pem"
         roots.write_bytes(pebble.root())
         settings = {**http01(pebble, nginx), "roots": roots, "webroot_url": f"http://127.0.0.1:{nginx.http_port}"}
@@ -61,9 +61,7 @@ def test_issue_and_renew_without_cutting_anybody(tmp_path: Path) -> None:
             before = nginx.serial(DOMAIN, roots=roots)
             assert before > 0
             asyncio.run(_renewed_under_load(keeper, nginx, before))
-            status = keeper.status()
-            assert status["usable"]
-            assert status["fault"] == ""
+            keeper.wait(lambda: keeper.status()["usable"] and not keeper.status()["fault"], "a usable state")
             metrics = (tmp_path / "state" / "metrics.prom").read_text()
             assert f'c2l_certificate_usable{{name="{DOMAIN}"}} 1\n' in metrics
             assert f'c2l_certificate_failures_total{{name="{DOMAIN}"}} 0\n' in metrics
@@ -73,22 +71,24 @@ def test_issue_and_renew_without_cutting_anybody(tmp_path: Path) -> None:
 
 
 async def _renewed_under_load(keeper: Keeper, nginx: CertsNginx, before: int) -> None:
-    """A download and a keep-alive client that began before a renewal go on through it."""
+    """A download and two clients that began before a renewal go on through it."""
     await asyncio.to_thread(keeper.wait, lambda: len(keeper.attempts()) > 1, "a renewal to begin")
     done = threading.Event()
     async with asyncio.TaskGroup() as group:
-        body = group.create_task(asyncio.to_thread(_download, nginx))
-        client = group.create_task(asyncio.to_thread(_ask_on_and_on, nginx, done))
+        body = group.create_task(asyncio.to_thread(_download, nginx, done))
+        kept = group.create_task(asyncio.to_thread(_ask_on_and_on, nginx, done))
+        fresh = group.create_task(asyncio.to_thread(_ask_anew, nginx, done))
         try:
             await asyncio.to_thread(keeper.wait, lambda: nginx.serial(DOMAIN) != before, "a renewed certificate")
-            assert not body.done(), "the download should outlast the renewal"
             await asyncio.sleep(0.5)
+            assert not body.done()
         finally:
             done.set()
     digest, size = body.result()
     assert size == DOWNLOAD
     assert digest == hashlib.sha256((nginx.folder / "files" / "download").read_bytes()).hexdigest()
-    assert client.result() > 10
+    assert kept.result() > 10
+    assert fresh.result() > 10
 
 
 def _ask_on_and_on(nginx: CertsNginx, done: threading.Event) -> int:
@@ -112,13 +112,32 @@ def _ask_on_and_on(nginx: CertsNginx, done: threading.Event) -> int:
     return answered
 
 
-def _download(nginx: CertsNginx) -> tuple[str, int]:
+def _ask_anew(nginx: CertsNginx, done: threading.Event) -> int:
+    """Return how many requests were answered, each over a connection of its own; no failure is forgiven."""
+    answered = 0
+    while not done.wait(0.02):
+        connection = http.client.HTTPSConnection("127.0.0.1", nginx.tls_port, context=tls_context(None), timeout=20)
+        connection.request("GET", "/serial", headers={"Connection": "close"})
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"here")
+        connection.close()
+        answered += 1
+    return answered
+
+
+def _download(nginx: CertsNginx, done: threading.Event) -> tuple[str, int]:
+    """Read slowly until `done`, then the rest; return the digest and size of it all."""
     connection = http.client.HTTPSConnection("127.0.0.1", nginx.tls_port, context=tls_context(None), timeout=30)
     connection.request("GET", "/download")
     answer = connection.getresponse()
-    data = answer.read()
+    seen, size = hashlib.sha256(), 0
+    while data := answer.read(8192):
+        seen.update(data)
+        size += len(data)
+        if not done.is_set():
+            done.wait(0.05)
     connection.close()
-    return hashlib.sha256(data).hexdigest(), len(data)
+    return seen.hexdigest(), size
 
 
 def test_a_wildcard_by_a_dns_record(tmp_path: Path) -> None:
@@ -139,6 +158,29 @@ def test_a_wildcard_by_a_dns_record(tmp_path: Path) -> None:
             status = keeper.status()
             assert sorted(status["names"]) == [f"*.{DOMAIN}", DOMAIN]
             assert 89 < status["days_left"] <= 90
+
+
+def test_a_rehearsal_is_replaced_by_the_real_thing(tmp_path: Path) -> None:
+    """As with C2L_CERTS_STAGING set and then removed: two authorities, the second asked at once."""
+    (tmp_path / "real").mkdir()
+    with (
+        place(tmp_path) as (rehearsal, nginx, dns),
+        running_pebble(tmp_path / "real", dns_port=dns.port, http_port=nginx.http_port) as real,
+    ):
+        with kept(tmp_path, DOMAIN, **http01(rehearsal, nginx)) as keeper:
+            keeper.wait(lambda: (keeper.deployed / "stamp").exists(), "the rehearsal's certificate")
+            first = (keeper.deployed / "fullchain.pem").read_bytes()
+            keeper.stop()
+            keeper.environ |= {"C2L_CERTS_SERVER": real.directory, "C2L_CERTS_CA_BUNDLE": str(real.ca_bundle)}
+            keeper.start()
+            keeper.wait(lambda: (keeper.deployed / "fullchain.pem").read_bytes() != first, "the real certificate")
+            keeper.wait(lambda: keeper.status()["good"], "a good state")
+        roots = tmp_path / "roots.pem"
+        roots.write_bytes(real.root())
+        nginx.configure(tls=True)
+        nginx.reload()
+        nginx.wait_for_tls()
+        assert nginx.serial(DOMAIN, roots=roots) > 0
 
 
 def test_a_failure_says_what_to_mend_and_no_restart_asks_again(tmp_path: Path) -> None:

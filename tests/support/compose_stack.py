@@ -1,4 +1,7 @@
-"""The whole platform by Compose on the machine's engine, for tests/docker. Its subnets allow one at a time."""
+"""The whole platform by Compose on the machine's engine, for tests/docker; several at once.
+
+Who signs in, pairs a machine and asks: `tests.support.compose_home`.
+"""
 
 import contextlib
 import json
@@ -8,15 +11,20 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from tests.support.compose_authority import authority
+from tests.support.compose_subnet import free_subnet
 from tests.support.docker_engine import BASE_IMAGE, DOCKER, ROOT, docker, require_engine
 from tests.support.ports import free_port
 from tests.support.require import require
 from tests.support.stack import wait_for
+
+from cloudtolocalllm.manager.drivers.docker.records import IDENTITY
+from cloudtolocalllm.manager.drivers.docker.spec import MANAGED_BY, container_name
 
 COMPOSE_DIR = ROOT / "deploy" / "compose"
 IMAGES = (
@@ -25,10 +33,23 @@ IMAGES = (
     "streaming-proxy-manager",
     "web-app",
     "nginx-proxy",
+    "ports",
     "certbot",
     "redis",
 )
-SERVICES = {"nginx-proxy": 1, "web-app": 1, "api-backend": 3, "streaming-proxy-manager": 1, "certbot": 1, "redis": 1}
+START_BAR = 60.0
+"""Seconds from nothing to healthy, with a certificate: what is promised; test_compose_chat.py holds it."""
+START_TIMEOUT = 180.0
+"""Seconds that tests of something else wait for it, on a machine that is busy."""
+SERVICES = {
+    "nginx-proxy": 1,
+    "ports": 1,
+    "web-app": 1,
+    "api-backend": 3,
+    "streaming-proxy-manager": 1,
+    "certbot": 1,
+    "redis": 1,
+}
 DOMAIN = "llm.example"
 OIDC_SECRET = "test-" + secrets.token_hex(16)
 BASES = (BASE_IMAGE, "node:20-bookworm-slim", "redis:7-bookworm")
@@ -69,6 +90,16 @@ class Platform:
     password: str
     """Redis's."""
     ca: Path
+    """What its certificate is checked with."""
+    subnet: str
+    """The first half of its networks' addresses."""
+    took: float = 0.0
+    """Seconds from `up -d` to healthy with a certificate."""
+
+    @property
+    def url(self) -> str:
+        """The app's address; no DNS knows it but `compose_home`'s clients."""
+        return f"https://app.{DOMAIN}:{self.https}"
 
     def compose(self, *arguments: str, timeout: float = 180, check: bool = True) -> str:
         """Run Compose and return what it writes to standard output."""
@@ -109,6 +140,28 @@ class Platform:
 
         wait_for(healthy, within=within, what="every container to be healthy")
 
+    def await_certificate(self, root: bytes | None, within: float) -> None:
+        """Wait until TLS is answered with a certificate that holds.
+
+        Args:
+            root: The authority's; None for the platform's own authority.
+            within: Seconds.
+        """
+        if root is None:
+            certbot = self.containers("certbot")[0]
+            docker("cp", f"{certbot}:/var/lib/c2l-certs/local-ca/ca.pem", str(self.ca))
+        else:
+            self.ca.write_bytes(root)
+
+        def holds() -> bool:
+            try:
+                return bool(self.curl("/"))
+            except AssertionError:
+                time.sleep(0.5)
+                return False
+
+        wait_for(holds, within=within, what="a certificate that holds")
+
     def curl(self, path: str, *options: str, host: str = f"app.{DOMAIN}") -> str:
         """Ask the platform over TLS, checked against its own authority."""
         done = subprocess.run(
@@ -123,6 +176,36 @@ class Platform:
         """Return the status of an answer."""
         return int(self.curl(path, "-o", "/dev/null", "-w", "%{http_code}", *options))
 
+    def tell(self) -> str:
+        """Return what a person looks at when something is wrong: the states, and the last words of each container."""
+        told = [self.compose("ps", "-a", check=False)]
+        for container in self.compose("ps", "-aq", check=False).split():
+            state = docker("inspect", "-f", "{{.Name}} {{json .State}}", container, check=False)
+            done = subprocess.run(
+                [DOCKER, "logs", "--tail", "8", container], capture_output=True, text=True, timeout=20
+            )
+            told.append(f"{state}\n{(done.stdout + done.stderr)[-2500:]}")
+        return "\n\n".join(told)
+
+    def made_by_manager(self) -> str:
+        """Return the engine's filter for the containers and networks that the platform's manager made."""
+        made = self.compose("ps", "-aq", "streaming-proxy-manager", check=False).split()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "id"
+            if made:  # running or not; there is none before it first ran
+                docker("cp", f"{made[0]}:/run/c2l/instances/{IDENTITY}", str(path), check=False)
+            return f"label={MANAGED_BY}={path.read_text() if path.exists() else 'none'}"
+
+    def proxies(self) -> dict[str, str | None]:
+        """Return the names of the containers of all proxies, and whose each is: None for spares."""
+        manager = self.containers("streaming-proxy-manager")[0]
+        text = docker("exec", manager, "sh", "-c", "cat /run/c2l/instances/px-*.json", check=False)
+        found, position, decoder = {}, 0, json.JSONDecoder()
+        while position < len(text):
+            record, position = decoder.raw_decode(text, position)
+            found[container_name(record["id"])] = record["user"]
+        return found
+
     def address(self, container: str, network: str) -> str:
         """Return a container's address in one of the platform's networks."""
         networks = self.inspect(container)["NetworkSettings"]["Networks"]
@@ -130,41 +213,76 @@ class Platform:
 
 
 @contextlib.contextmanager
-def running_platform() -> Iterator[Platform]:
-    """Start the platform from nothing with a local authority's certificate; remove all of it at the end."""
+def running_platform(
+    certificate: Literal["local-ca", "acme"] = "local-ca", environ: Mapping[str, object] | None = None
+) -> Iterator[Platform]:
+    """Start the platform from nothing, wait until it is healthy and has its certificate; remove all of it at the end.
+
+    Args:
+        certificate: Whose: the platform's own authority's, or one that is asked by ACME.
+        environ: Further variables of .env.
+    """
     tag = built_images()
     require(shutil.which("curl"), "curl", "apt-get install curl")
     project = "c2ltest" + secrets.token_hex(3)
-    with tempfile.TemporaryDirectory(prefix="c2l-compose-") as name:
-        folder = Path(name) / "deploy" / "compose"
+    with contextlib.ExitStack() as stack:
+        top = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="c2l-compose-")))
+        folder = top / "deploy" / "compose"
         shutil.copytree(COMPOSE_DIR, folder, ignore=shutil.ignore_patterns(".env", "secrets", "answers"))
         http, https, password = free_port(), free_port(), secrets.token_hex(16)
-        (folder / "secrets").mkdir(mode=0o700)
-        (folder / "secrets" / "redis-auth").write_text(f"requirepass {password}\n")
-        (folder / "secrets" / "redis-url").write_text(f"redis://:{password}@redis:6379/0\n")
-        (folder / "secrets" / "oidc-client-secret").write_text(OIDC_SECRET)
-        (folder / ".env").write_text(
-            f"COMPOSE_PROJECT_NAME={project}\nC2L_TAG={tag}\nC2L_DOMAIN={DOMAIN}\n"
-            f"C2L_CERT_NAMES={DOMAIN},app.{DOMAIN}\nC2L_CERT_MODE=local-ca\n"
-            f"C2L_HTTP=127.0.0.1:{http}\nC2L_HTTPS=127.0.0.1:{https}\n"
-            f"C2L_DOCKER_GID={Path('/var/run/docker.sock').stat().st_gid}\n"
-        )
-        platform = Platform(folder, project, https, http, password, Path(name) / "ca.pem")
+        _write_secrets(folder, password)
+        root: bytes | None = None
+        given: dict[str, str] = {}
+        if certificate == "acme":
+            pebble, given = stack.enter_context(authority(top, folder / "own", http))
+            root = pebble.root()
+        subnet = stack.enter_context(free_subnet())
+        values = {
+            "COMPOSE_PROJECT_NAME": project,
+            "C2L_TAG": tag,
+            "C2L_PORTS_TAG": tag,
+            "C2L_SUBNET": subnet,
+            "C2L_DOMAIN": DOMAIN,
+            "C2L_CERT_NAMES": f"{DOMAIN},app.{DOMAIN}",
+            "C2L_CERT_MODE": certificate,
+            "C2L_HTTP": f"127.0.0.1:{http}",
+            "C2L_HTTPS": f"127.0.0.1:{https}",
+            "C2L_HTTPS_PORT": https,
+            "C2L_PORT_SUFFIX": f":{https}",
+            "C2L_DOCKER_GID": Path("/var/run/docker.sock").stat().st_gid,
+            **given,
+            **(environ or {}),
+        }
+        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+        platform = Platform(folder, project, https, http, password, top / "ca.pem", subnet)
         try:
+            began = time.monotonic()
             platform.compose("up", "-d", "--no-build")
-            platform.await_healthy(60)
-            certbot = platform.containers("certbot")[0]
-            docker("cp", f"{certbot}:/var/lib/c2l-certs/local-ca/ca.pem", str(platform.ca))
-            yield platform
+            platform.await_healthy(START_TIMEOUT)
+            platform.await_certificate(root, START_TIMEOUT)
+            yield replace(platform, took=time.monotonic() - began)
+        except BaseException as error:
+            error.add_note(platform.tell())
+            raise
         finally:
             _remove(platform)
 
 
+def _write_secrets(folder: Path, password: str) -> None:
+    (folder / "secrets").mkdir(mode=0o700)
+    (folder / "secrets" / "redis-auth").write_text(f"requirepass {password}\n")
+    (folder / "secrets" / "redis-url").write_text(f"redis://:{password}@redis:6379/0\n")
+    (folder / "secrets" / "oidc-client-secret").write_text(OIDC_SECRET)
+
+
 def _remove(platform: Platform) -> None:
-    """Remove the platform, and the proxies that its manager made: they bind a folder in its volume."""
-    volume = f"/{platform.project}_proxies/"
+    """Remove the platform, and what its manager made."""
+    mine = platform.made_by_manager()
+    platform.compose("kill", check=False)  # nobody waits for an answer any more
     platform.compose("rm", "-sf", "streaming-proxy-manager", check=False)
-    for container in docker("ps", "-aq", "--filter", "name=c2l-proxy-").split():
-        if volume in docker("inspect", "-f", "{{range .Mounts}}{{.Source}} {{end}}", container, check=False):
-            docker("rm", "-f", "-v", container, check=False)
+    if containers := docker("ps", "-aq", "--filter", mine).split():
+        docker("rm", "-f", "-v", *containers, check=False)
+    platform.compose("rm", "-sf", "nginx-proxy", check=False)  # which may be attached to the proxies' networks
+    if networks := docker("network", "ls", "-q", "--filter", mine).split():
+        docker("network", "rm", *networks, check=False)
     platform.compose("down", "-v", "--remove-orphans", check=False)

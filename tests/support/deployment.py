@@ -87,6 +87,8 @@ class Deployment:
     redis: RedisServer
     provider: OidcProvider
     engine: EngineProcess
+    manager: Mapping[str, object] = field(default_factory=dict)
+    """Further settings of the manager."""
     parts: dict[str, Part] = field(default_factory=dict)
     """The newest of each name."""
     spawned: list[Part] = field(default_factory=list)
@@ -179,7 +181,7 @@ class Deployment:
         audit = self.root / "audit"
         self._service("manager", "manager", listen=f"unix:{self.run / 'manager.sock'}", service_keys=services,
                       run_dir=self.run, audit_dir=audit / "manager", audit_origin="test/manager",
-                      stop_grace=2)  # fmt: skip
+                      **{"stop_grace": 2, **self.manager})  # fmt: skip
         for name in self.names:
             self.spawn_api(name)
         settings = {"listen_port": self.port, "drain_grace": 1, "audit_dir": audit / "edge", **edge}
@@ -385,6 +387,7 @@ def running_deployment(
     replicas: int = 1,
     *,
     engine: Mapping[str, object] | None = None,
+    manager: Mapping[str, object] | None = None,
     redis_options: Sequence[str] = (),
     **edge: object,
 ) -> Iterator[Deployment]:
@@ -393,6 +396,7 @@ def running_deployment(
     Args:
         replicas: Of the API: 1 to 3.
         engine: Settings of the demo engine.
+        manager: Further settings of the manager.
         redis_options: More of the command line of Redis.
         edge: Further settings of the edge.
     """
@@ -406,7 +410,9 @@ def running_deployment(
         provider = stack.enter_context(running_provider(f"http://127.0.0.1:{port}"))
         given = {"load_seconds": 0, "prefill_seconds": 0, "models": "demo:latest", **(engine or {})}
         home_engine = stack.enter_context(demo_engine(**given))
-        deployment = Deployment(root, homes, port, tuple("abc"[:replicas]), store, provider, home_engine)
+        deployment = Deployment(
+            root, homes, port, tuple("abc"[:replicas]), store, provider, home_engine, manager or {}
+        )
         try:
             deployment.start(**edge)
             yield deployment

@@ -40,22 +40,26 @@ class Pebble:
     """Where it looks for http-01."""
     ca_bundle: Path
     """What its own HTTPS is checked with."""
+    address: str = "127.0.0.1"
+    """Where it listens."""
 
     @property
     def directory(self) -> str:
-        return f"https://localhost:{self.port}/dir"
+        return f"https://{'localhost' if self.address == '127.0.0.1' else self.address}:{self.port}/dir"
 
     def root(self) -> bytes:
         """Return the root that ends the chains that it issues: another at each start."""
         context = ssl.create_default_context(cafile=str(self.ca_bundle))
-        url = f"https://localhost:{self.management_port}/roots/0"
+        url = f"https://127.0.0.1:{self.management_port}/roots/0"
         with urllib.request.urlopen(url, context=context, timeout=5) as answer:
             data: bytes = answer.read()
         return data
 
 
 @contextlib.contextmanager
-def running_pebble(folder: Path, *, dns_port: int, http_port: int, seconds: int = 90 * 86_400) -> Iterator[Pebble]:
+def running_pebble(
+    folder: Path, *, dns_port: int, http_port: int, seconds: int = 90 * 86_400, address: str = "127.0.0.1"
+) -> Iterator[Pebble]:
     """Start an authority and end it afterwards; the test is skipped where there is none.
 
     Args:
@@ -63,16 +67,17 @@ def running_pebble(folder: Path, *, dns_port: int, http_port: int, seconds: int 
         dns_port: Of the DNS server on 127.0.0.1 that it asks.
         http_port: Where it looks for http-01.
         seconds: For which its certificates are valid.
+        address: Where it listens: another one for who asks from inside a container.
     """
     require(shutil.which("pebble"), "pebble", "apt-get install pebble")
     authority = TestAuthority(time.time(), "Pebble's own")
-    leaf, key = authority.leaf(("localhost", "127.0.0.1"))
+    leaf, key = authority.leaf(tuple(dict.fromkeys(("localhost", "127.0.0.1", address))))
     (folder / "pebble.pem").write_bytes(pem(leaf) + pem(authority.intermediate.certificate))
     (folder / "pebble-key.pem").write_bytes(key_pem(key))
     (folder / "pebble-ca.pem").write_bytes(pem(authority.root.certificate))
     port, management = free_port(), free_port()
     config = {
-        "listenAddress": f"127.0.0.1:{port}",
+        "listenAddress": f"{address}:{port}",
         "managementListenAddress": f"127.0.0.1:{management}",
         "certificate": str(folder / "pebble.pem"),
         "privateKey": str(folder / "pebble-key.pem"),
@@ -85,8 +90,8 @@ def running_pebble(folder: Path, *, dns_port: int, http_port: int, seconds: int 
     (folder / "pebble.json").write_text(json.dumps({"pebble": config}))
     environ = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0"}
     command = ["pebble", "-config", str(folder / "pebble.json"), "-dnsserver", f"127.0.0.1:{dns_port}"]
-    with running(command, folder / "pebble.log", listens=(port, management), environ=environ):
-        yield Pebble(port, management, http_port, folder / "pebble-ca.pem")
+    with running(command, folder / "pebble.log", listens=(management, (address, port)), environ=environ):
+        yield Pebble(port, management, http_port, folder / "pebble-ca.pem", address)
 
 
 @dataclass(frozen=True)
@@ -166,14 +171,18 @@ def running_bind(folder: Path, zone: str) -> Iterator[Bind]:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], log: Path, *, listens: Sequence[int], environ: dict[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    *,
+    listens: Sequence[int | tuple[str, int]],
+    environ: dict[str, str] | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a program, wait until it listens on each port of 127.0.0.1, and end it afterwards.
+    """Start a program, wait until it listens, and end it afterwards.
 
     Args:
         command: What to start.
         log: Where its words go.
-        listens: TCP ports.
+        listens: TCP ports of 127.0.0.1, or addresses and ports.
         environ: None for the test's own.
     """
     with log.open("wb") as words:
@@ -196,7 +205,7 @@ def running(
             process.wait()
 
 
-def _open(port: int) -> bool:
+def _open(where: int | tuple[str, int]) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex(where if isinstance(where, tuple) else ("127.0.0.1", where)) == 0

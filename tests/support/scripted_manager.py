@@ -32,6 +32,8 @@ class ScriptedManager:
     ready: bool = True
     """Whether it can make proxies now."""
     """Whether it answers nonsense."""
+    leads: bool = True
+    """Whether it is no standby."""
     made: int = 0
     refused_tokens: int = 0
     verifier: ServiceVerifier | None = None
@@ -66,6 +68,8 @@ class ScriptedManager:
         """Return status, content and Retry-After."""
         self.asked.append((method, target))
         path, _, query = target.partition("?")
+        if not self.leads:
+            return 503, {}, "0"
         if self.broken:
             return 200, "nonsense", ""
         if path == "/readyz":

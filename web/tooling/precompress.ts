@@ -6,8 +6,9 @@ import { brotliCompress, gzip, constants as zlib } from "node:zlib";
 import type { Plugin } from "vite";
 
 const TEXT = new Set([".js", ".css", ".html", ".svg", ".json", ".txt"]);
-/** Below this a compressed copy saves no network packet. */
-const SMALLEST_BYTES = 512;
+/** Below this a compressed copy saves no network packet. The entry page is such a file: scanners would take its
+ * compression for BREACH (CVE-2013-3587), though it is the same for everybody. */
+const SMALLEST_BYTES = 1024;
 
 const brotli = promisify(brotliCompress);
 const deflate = promisify(gzip);

@@ -4,6 +4,7 @@
 of the API, so it is plain ASGI without a framework.
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -34,11 +35,18 @@ from cloudtolocalllm.auth.scopes import NO_SCOPE
 from cloudtolocalllm.contracts import authorize as contract
 from cloudtolocalllm.contracts.instances import Instance
 from cloudtolocalllm.contracts.problems import Problem
+from cloudtolocalllm.runtime.backoff import Backoff
 from cloudtolocalllm.runtime.clock import Clock
 
 log = logging.getLogger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
+PATIENCE = 6.0
+"""Seconds that a request waits for what may pass: Redis is back from a restart in two to four, a machine whose
+connection broke off is back in less than one."""
+PAUSES = (0.1, 0.8)
+"""The longest first and the longest later pause between two looks, in seconds: a thousand who wait must not keep what
+comes back from coming back."""
 MAX_BRIDGES = 16
 """Bridges named in one assertion, best first; keeps it far below its 4 KiB."""
 
@@ -72,6 +80,8 @@ class BridgeFact:
     connected: float | None
     """Seconds since the epoch since when; None when it is not."""
     last_seen: float | None
+    returning: bool = False
+    """Whether it was connected a moment ago, and may be back at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,8 @@ class Deny:
     """For a bridge's next proof."""
     challenge: str | None = None
     """What a bridge is told of its proof; the value of WWW-Authenticate."""
+    passing: bool = False
+    """Whether it may be otherwise in a moment."""
 
 
 def read(fields: Fields) -> Question:
@@ -152,7 +164,8 @@ def decide(question: Question, facts: Facts) -> Allow | Deny:
         return Deny(Problem.KEY_SCOPE, "It is limited to a machine that is not paired any more; make a new key.")
     connected = [bridge for bridge in bridges if bridge.connected is not None]
     if not connected:
-        return Deny(Problem.BRIDGE_OFFLINE, _offline(bridges))
+        passing = any(bridge.returning for bridge in bridges)
+        return Deny(Problem.BRIDGE_OFFLINE, _offline(bridges), passing=passing)
     # The most recently connected first: of two, it is the one that somebody just started.
     connected.sort(key=lambda bridge: bridge.connected or 0.0, reverse=True)
     return Allow(assertion.CLIENT, identity, tuple(connected[:MAX_BRIDGES]))
@@ -205,8 +218,7 @@ class Authorizer:
         try:
             fields = fields_of(headers)
             question = read(fields)
-            facts = await self._facts(question, fields)
-            decision = decide(question, facts)
+            facts, decision = await self._patiently(question, fields)
         except AmbiguousError as error:
             decision = Deny(Problem.BAD_REQUEST, f"{error}.")
             return _denied(decision, None)
@@ -229,7 +241,8 @@ class Authorizer:
                 reason=Reason.CAPACITY,
                 request_id=question.request_id or None,
             )
-            full = Deny(Problem.OVERLOADED, "No streaming proxy can be started now; try again.", error.retry_after)
+            detail = error.reason or "No streaming proxy can be started now; try again."
+            full = Deny(Problem.OVERLOADED, detail, error.retry_after)
             return _denied(full, question)
         except ManagerError as error:
             log.warning("no proxy", extra={"cause": str(error), "request_id": question.request_id})
@@ -248,9 +261,27 @@ class Authorizer:
         about = question.request_id or None
         self._auditor.record(Event.FORBIDDEN, user=facts.identity.user, reason=reason, request_id=about)
 
+    async def _patiently(self, question: Question, fields: Fields) -> tuple[Facts, Allow | Deny]:
+        """Decide; what may pass in a moment (the state is away, the machine connects anew) is waited out."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + PATIENCE
+        backoff = Backoff(first=PAUSES[0], maximum=PAUSES[1])
+        while True:
+            left = give_up - loop.time()
+            try:
+                facts = await self._facts(question, fields)
+                decision = decide(question, facts)
+                if left <= 0 or not (isinstance(decision, Deny) and decision.passing):
+                    return facts, decision
+            except StateUnavailableError:
+                if left <= 0:
+                    raise
+            await asyncio.sleep(min(backoff.next(), left))
+
     async def _facts(self, question: Question, fields: Fields) -> Facts:
         if is_bridge(fields):
-            return Facts(await self._verifier.verify(fields, method=question.method, path=question.path))
+            verify = self._verifier.verify
+            return Facts(await verify(fields, method=question.method, path=question.path, again=question.fresh))
         identity = self._identifier.identify(fields)
         if identity is None:
             return Facts(None)
@@ -310,7 +341,8 @@ def home_scope(key: KeyClaims) -> str:
 
 def _fact(known: Known) -> BridgeFact:
     record, connection = known.record, known.connection
-    return BridgeFact(record.id, record.name, None if connection is None else connection.since, record.last_seen)
+    since = None if connection is None else connection.since
+    return BridgeFact(record.id, record.name, since, record.last_seen, known.returning)
 
 
 def _denied(deny: Deny, question: Question | None) -> tuple[int, Headers]:

@@ -72,28 +72,30 @@ class DpopVerifier:
         """Return the fields of a 401 that tell a bridge what was wrong (RFC 9449 §7.1, §8)."""
         return {"www-authenticate": challenge(error), "dpop-nonce": self.nonce()}
 
-    async def verify(self, fields: Fields, *, method: str, path: str) -> Identity:
+    async def verify(self, fields: Fields, *, method: str, path: str, again: bool = False) -> Identity:
         """Return the bridge that sent these fields.
 
         Args:
             fields: Of the request, or of the edge's question about it.
             method: Of the request.
             path: Of the request, without query.
+            again: Whether it is the edge's second question about one request, as `take` has it.
 
         Raises:
             BridgeRefusedError: They do not prove it, or it was revoked.
             StateUnavailableError: Whether the proof was used before cannot be told.
         """
-        said = await self.prove(fields, method=method, path=path)
+        said = await self.prove(fields, method=method, path=path, again=again)
         return Identity(Via.BRIDGE, said.user, said.bridge, said.expires, said.issued)
 
-    async def prove(self, fields: Fields, *, method: str, path: str) -> BridgeCredential:
+    async def prove(self, fields: Fields, *, method: str, path: str, again: bool = False) -> BridgeCredential:
         """As `verify`, and return what the bridge's credential says.
 
         Args:
             fields: Of the request, or of the edge's question about it.
             method: Of the request.
             path: Of the request, without query.
+            again: Whether it is the edge's second question about one request, as `take` has it.
 
         Raises:
             BridgeRefusedError: They do not prove it, or the bridge is revoked.
@@ -111,7 +113,7 @@ class DpopVerifier:
             detail = "The bridge's credential is not valid or has expired; pair it again."
             raise BridgeRefusedError(INVALID_TOKEN, detail) from None
         proof = self.check(fields, method=method, path=path, credential=text, key=credential.thumbprint)
-        await self.take(proof, fields)
+        await self.take(proof, fields, again=again)
         if self._revocations.holds(bridge_member(credential.bridge)):
             self._refused(Reason.REVOKED, fields, credential)
             raise BridgeRefusedError(REVOKED, "This bridge was revoked; pair it again to use it.")
@@ -150,18 +152,30 @@ class DpopVerifier:
             self._refused(Reason.PROOF_FAILED, fields)
             raise BridgeRefusedError(INVALID_PROOF, f"The proof of possession is refused: {error}.") from None
 
-    async def take(self, proof: Proof, fields: Fields) -> None:
+    async def take(self, proof: Proof, fields: Fields, *, again: bool = False) -> None:
         """Take a proof, which then holds no more.
 
         What it is to open comes first: of a stranger's proofs, which anybody may make, nothing is to be remembered.
+
+        Args:
+            proof: Which holds.
+            fields: Of the request, or of the edge's question about it.
+            again: Whether the edge asks a second time, because the proxy that the first answer named was dead. Then
+                the proof holds once more, if it was taken for this very request: the bridge sent it once.
 
         Raises:
             BridgeRefusedError: It was taken before.
             StateUnavailableError: That cannot be told.
         """
-        if not await self._state.put(f"dpop/{proof.thumbprint}/{proof.id}", b"1", dpop.REPLAY_WINDOW, only_new=True):
-            self._refused(Reason.REPLAYED, fields)
-            raise BridgeRefusedError(INVALID_PROOF, "The proof of possession was used before.")
+        name, window = f"dpop/{proof.thumbprint}/{proof.id}", dpop.REPLAY_WINDOW
+        asked = (request_id(fields) or "").encode()
+        if await self._state.put(name, asked or b"-", window, only_new=True):
+            return
+        same = again and asked and await self._state.get(name) == asked
+        if same and await self._state.put(f"{name}/again", b"-", window, only_new=True):
+            return
+        self._refused(Reason.REPLAYED, fields)
+        raise BridgeRefusedError(INVALID_PROOF, "The proof of possession was used before.")
 
     def _refused(self, reason: Reason, fields: Fields, said: BridgeCredential | None = None) -> None:
         """Tell the audit log. A stale nonce is none of it: that is how every bridge gets its first."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from cloudtolocalllm.api import key_news
 from cloudtolocalllm.api.browser import AmbiguousError, Fields, fields_of
-from cloudtolocalllm.api.bus import CONTROL, Bus, BusClosedError, Message, SlowSubscriberError
+from cloudtolocalllm.api.bus import CONTROL, Bus, BusClosedError, Message, SlowSubscriberError, Subscription
 from cloudtolocalllm.api.control_socket import (
     HELLO_TIMEOUT,
     POLICY,
@@ -92,13 +92,14 @@ class ControlHub:
         while True:
             subscription = self._bus.subscribe(CONTROL)
             try:
-                while True:
-                    self._tell(await subscription.get())
+                if await _is_ready(subscription):
+                    while True:
+                        self._tell(await subscription.get())
             except BusClosedError:
                 return
-            except SlowSubscriberError:
+            except SlowSubscriberError as error:
                 # Lost wake-ups are sent again with the user's next request; revocations come by another way too.
-                log.exception("fell behind the bus")
+                log.warning("fell behind the bus", extra={"reason": str(error)})
             finally:
                 subscription.close()
 
@@ -241,7 +242,7 @@ class ControlHub:
             if not sockets:
                 del self._known[bridge]
         self._presences.leave(presence)
-        self._registry.note(presence)
+        self._registry.note(presence, farewell=socket.said_farewell)
         log.info("bridge left", extra={"bridge": bridge, "seconds": round(self.now() - socket.opened_at, 1)})
 
     def _welcome(self, socket: ControlSocket, hello: Hello) -> None:
@@ -273,6 +274,15 @@ class ControlHub:
         self._registry.note(presence, joined=True)
         self._waker.connected(presence.user, presence.bridge, presence.since)
         log.info("bridge came", extra={"bridge": presence.bridge, "version": presence.version})
+
+
+async def _is_ready(subscription: Subscription) -> bool:
+    """Return whether the bus got connected; nobody misses anything before that, and the bus itself says why."""
+    try:
+        await subscription.ready()
+    except SlowSubscriberError:
+        return False
+    return True
 
 
 def _revoke(socket: ControlSocket) -> None:

@@ -36,6 +36,7 @@ MAX_MESSAGES = 20
 """Messages that a bridge may send between two sweeps (one second)."""
 
 NORMAL = 1000
+GOING_AWAY = 1001
 POLICY = 1008
 """RFC 6455 §7.4.1: the peer broke a rule of ours."""
 SERVICE_RESTART = 1012
@@ -171,6 +172,12 @@ class ControlSocket(asyncio.Protocol):
     def is_open(self) -> bool:
         """Whether messages can be sent."""
         return self._transport is not None and self._core.state is State.OPEN
+
+    @property
+    def said_farewell(self) -> bool:
+        """Whether the peer closed it of its own will, because it ends."""
+        said = self._core.close_rcvd
+        return said is not None and said.code == GOING_AWAY and self._core.close_rcvd_then_sent is True
 
     async def _admit(self, request: Request) -> None:
         response = await self._answer(request)

@@ -59,8 +59,14 @@ class BridgeRefusedError(Exception):
 class BridgeVerifier(Protocol):
     """Checks that a bridge holds the key that its credential is bound to."""
 
-    async def verify(self, fields: Fields, *, method: str, path: str) -> Identity:
+    async def verify(self, fields: Fields, *, method: str, path: str, again: bool = False) -> Identity:
         """Return the bridge that sent these fields.
+
+        Args:
+            fields: Of the request, or of the edge's question about it.
+            method: Of the request.
+            path: Of the request, without query.
+            again: Whether it is the edge's second question about one request, for which one proof must do.
 
         Raises:
             BridgeRefusedError: They do not prove it, or it was revoked.

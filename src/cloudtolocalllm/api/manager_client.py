@@ -1,4 +1,9 @@
-"""The API's side of the streaming proxy manager's HTTP API."""
+"""The API's side of the streaming proxy manager's HTTP API.
+
+One manager leads. One that does not (a standby, or one that is leaving) accepts no connection, or answers 503 with
+`Retry-After: 0` and `Connection: close`: whoever asks again at once, over a new connection, comes to the one that
+does. While none does, as for a moment when one follows the other, users whose proxy is known are served from memory.
+"""
 
 import asyncio
 import json
@@ -10,6 +15,7 @@ from typing import Any
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.contracts.instances import Instance, InstanceState
+from cloudtolocalllm.runtime.backoff import Backoff
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
 from cloudtolocalllm.runtime.http1 import Headers, HttpError, Pool, Response, fetch
 from cloudtolocalllm.runtime.tasks import TaskSet
@@ -18,25 +24,39 @@ log = logging.getLogger(__name__)
 
 CACHE_TTL = 5.0
 """Seconds an answer is used again. A proxy that died within them is found out by the edge, which asks afresh."""
+STALE_TTL = 600.0
+"""Seconds an answer is used again while no manager answers: the proxies go on without one."""
 CACHE_SIZE = 20_000
 """Users whose proxy is remembered; about 1 KB each."""
+PATIENCE = 8.0
+"""Seconds for which it is asked again while no manager answers: longer than one needs to follow another."""
+PAUSES = (0.1, 0.8)
+"""The longest first and the longest later pause between two such attempts, in seconds."""
 LOOK_TIMEOUT = 2.0
 """Seconds for questions that start nothing."""
 RETRY_AFTER = 2
 """Seconds that a client is asked to wait when the manager does not say."""
+MAX_REASON = 200
+"""Characters of the manager's words that are passed on."""
 
 
 class ManagerError(Exception):
     """The manager does not answer, or not as agreed; the text is for the log."""
 
 
+class NoManagerError(ManagerError):
+    """No manager leads now: none accepts a connection, or those that do say that they do not."""
+
+
 class ManagerBusyError(ManagerError):
     """The manager has no room for another proxy now."""
 
-    def __init__(self, retry_after: int) -> None:
-        super().__init__("the manager is at capacity")
+    def __init__(self, retry_after: int, reason: str = "") -> None:
+        super().__init__(reason or "the manager is at capacity")
         self.retry_after = retry_after
         """Seconds."""
+        self.reason = reason
+        """In the manager's words, for whoever asked; empty when it gave none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +97,13 @@ class ManagerClient:
     """Asks the manager, remembers ready proxies for CACHE_TTL, and asks once for many who wait."""
 
     def __init__(
-        self, endpoint: Endpoint, bearer: Callable[[], str], *, timeout: float = 15.0, clock: Clock | None = None
+        self,
+        endpoint: Endpoint,
+        bearer: Callable[[], str],
+        *,
+        timeout: float = 50.0,
+        patience: float = PATIENCE,
+        clock: Clock | None = None,
     ) -> None:
         """Make a client; it connects when it is first used.
 
@@ -85,13 +111,16 @@ class ManagerClient:
             endpoint: Where the manager listens.
             bearer: Returns the token that it knows us by now.
             timeout: Seconds that `ensure` waits for a proxy to be ready.
+            patience: Seconds that whatever needs a manager waits for one to lead.
             clock: None for the machine's.
         """
         self._pool = Pool(str(endpoint))
         self._bearer = bearer
         self._timeout = timeout
+        self._patience = patience
         self._clock = clock or SystemClock()
         self._cache: OrderedDict[str, tuple[float, Instance]] = OrderedDict()
+        """By user: since when, in monotonic seconds, and what."""
         self._flights: dict[tuple[str, bool], asyncio.Task[Instance | ManagerError]] = {}
         self._tasks = TaskSet()
 
@@ -123,8 +152,11 @@ class ManagerClient:
 
     def remembered(self, user: str) -> Instance | None:
         """Return the user's proxy as last heard of, if that was within CACHE_TTL."""
+        return self._heard_of(user, CACHE_TTL)
+
+    def _heard_of(self, user: str, within: float) -> Instance | None:
         entry = self._cache.get(user)
-        if entry is None or entry[0] <= self._clock.monotonic():
+        if entry is None or entry[0] + within <= self._clock.monotonic():
             return None
         return entry[1]
 
@@ -202,9 +234,11 @@ class ManagerClient:
         """Return a failure rather than raise it: it is for those who wait, not for the log of lost tasks."""
         try:
             instance = await self._put(user, check=check)
+        except NoManagerError as error:
+            return self._heard_of(user, STALE_TTL) or error
         except ManagerError as error:
             return error
-        self._cache[user] = (self._clock.monotonic() + CACHE_TTL, instance)
+        self._cache[user] = (self._clock.monotonic(), instance)
         self._cache.move_to_end(user)
         while len(self._cache) > CACHE_SIZE:
             self._cache.popitem(last=False)
@@ -213,9 +247,10 @@ class ManagerClient:
     async def _put(self, user: str, *, check: bool) -> Instance:
         # check=true has the manager ask the proxy first, and replace one that does not answer
         query = "?check=true" if check else ""
-        response = await self._ask("PUT", f"/v1/instances/{user}{query}", self._timeout)
+        patience = 0.0 if self._heard_of(user, STALE_TTL) else self._patience
+        response = await self._ask("PUT", f"/v1/instances/{user}{query}", self._timeout, patience=patience)
         if response.status in (429, 503):
-            raise ManagerBusyError(_retry_after(response))
+            raise ManagerBusyError(_retry_after(response), _reason(response))
         instance = _instance(_expect(response, 200, 201))
         if instance.user != user:
             raise ManagerError("expected this user's instance, got another's")
@@ -223,16 +258,47 @@ class ManagerClient:
             raise ManagerError(f"expected a ready instance, got {instance.state.value}")
         return instance
 
-    async def _ask(self, method: str, target: str, timeout: float, content: bytes = b"") -> Response:
+    async def _ask(
+        self, method: str, target: str, timeout: float, content: bytes = b"", *, patience: float | None = None
+    ) -> Response:
+        """Ask whoever leads.
+
+        Args:
+            method: Of the request.
+            target: Of the request.
+            timeout: Seconds for an answer.
+            content: Of the request.
+            patience: Seconds to wait for a manager to lead; None for what was configured, at most `timeout`.
+
+        Raises:
+            NoManagerError: None led in time.
+            ManagerError: No answer in time.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + (min(self._patience, timeout) if patience is None else patience)
+        backoff = Backoff(first=PAUSES[0], maximum=PAUSES[1])
+        while True:
+            left = give_up - loop.time()
+            try:
+                return await self._ask_once(method, target, timeout, content)
+            except NoManagerError:
+                if left <= 0:
+                    raise
+            await asyncio.sleep(min(backoff.next(), left))
+
+    async def _ask_once(self, method: str, target: str, timeout: float, content: bytes) -> Response:
         headers: Headers = ((b"host", self._pool.host), (b"authorization", b"Bearer " + self._bearer().encode()))
         if content:
             headers = (*headers, (b"content-type", b"application/json"))
         try:
-            return await fetch(self._pool, method, target, headers, content, timeout=timeout)
+            response = await fetch(self._pool, method, target, headers, content, timeout=timeout)
         except TimeoutError:
             raise ManagerError(f"expected an answer from the manager within {timeout:g} s") from None
         except (HttpError, OSError) as error:
-            raise ManagerError(f"the manager does not answer: {type(error).__name__}") from error
+            raise NoManagerError(f"the manager does not answer: {type(error).__name__}") from error
+        if response.status == 503 and response.field(b"retry-after") == b"0":
+            raise NoManagerError("the manager does not lead")
+        return response
 
 
 def _expect(response: Response, *statuses: int) -> Response:
@@ -258,3 +324,11 @@ def _instance(response: Response) -> Instance:
 def _retry_after(response: Response) -> int:
     text = response.field(b"retry-after") or b""
     return min(int(text), 3600) if text.isdigit() else RETRY_AFTER
+
+
+def _reason(response: Response) -> str:
+    try:
+        detail = json.loads(response.body)["detail"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return ""
+    return detail if isinstance(detail, str) and len(detail) <= MAX_REASON and detail.isprintable() else ""

@@ -33,6 +33,12 @@ REPLICA_TTL = 7.0
 """Seconds after which a replica that gave none counts as gone, and its bridges as not connected."""
 PRESENCE_TTL = 3600.0
 """Seconds for which a connection's entry is kept; it is written again in half of that."""
+MOVING_TTL = 3.0
+"""Seconds for which the bridges of a replica that stops beside others count as connected: they move to those, and
+whoever asks for one meanwhile is not told that it is offline. Most need less than one."""
+RETURN_TIME = 15.0
+"""Seconds after a connection broke off in which the bridge is likely to come back: when nginx was replaced, or its
+own network changed. A killed nginx is back in two to six, and what waited for it comes before the bridge."""
 REVOCATION_SLACK = 60.0
 """Seconds within which every replica knows of a revocation and renews no more."""
 LEAVE_TIMEOUT = 2.0
@@ -57,6 +63,8 @@ class BridgeRecord:
     """When it was last connected; None for never."""
     version: str | None = None
     """What it last said its version was."""
+    left: bool = False
+    """Whether it closed its last connection itself, so that nobody need wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,8 @@ class Known:
 
     record: BridgeRecord
     connection: Connection | None
+    returning: bool = False
+    """Whether it was connected a moment ago, so that it may be about to connect anew."""
 
 
 def clean_name(text: str) -> str:
@@ -108,6 +118,10 @@ class Registry:
         self._something = asyncio.Event()
         self._beat_at = 0.0
         """Monotonic seconds of the next sign of life."""
+        self._farewells: set[str] = set()
+        """Bridges that closed their connection themselves, until that is written down."""
+        self._moving = False
+        """Whether the connections are about to move to other replicas."""
         self.on_joined: Callable[[str, str, float], Awaitable[None]] | None = None
         """Called with user, bridge and time once a new connection is known to the other replicas."""
 
@@ -125,7 +139,9 @@ class Registry:
             if self._revocations.holds(bridge_member(id_)):
                 continue
             record = _record(user, id_, json.loads(value))
-            known.append(Known(record, self._connection(id_, presences.get(id_), replicas)))
+            presence = presences.get(id_)
+            connection = self._connection(id_, presence, replicas)
+            known.append(Known(record, connection, connection is None and self._may_return(record, presence)))
         known.sort(key=lambda item: (item.record.created, item.record.id))
         return known
 
@@ -173,9 +189,19 @@ class Registry:
 
     # what this replica's connections say
 
-    def note(self, presence: Presence, *, joined: bool = False) -> None:
-        """A connection came, changed or went: the other replicas will know in a moment."""
+    def note(self, presence: Presence, *, joined: bool = False, farewell: bool = False) -> None:
+        """A connection came, changed or went: the other replicas will know in a moment.
+
+        Args:
+            presence: Whose.
+            joined: Whether it is new.
+            farewell: Whether the bridge closed it itself: it will not be back at once.
+        """
         key = (presence.user, presence.bridge)
+        if farewell:
+            self._farewells.add(presence.bridge)
+        elif joined:
+            self._farewells.discard(presence.bridge)
         self._noted[key] = presence.since if joined else self._noted.get(key)
         self._something.set()
 
@@ -188,11 +214,24 @@ class Registry:
                 async with asyncio.timeout(max(0.0, self._beat_at - self._clock.monotonic())):
                     await self._something.wait()
 
+    async def move(self) -> None:
+        """Have the connections, which are about to be closed, count as they are until they are somewhere else.
+
+        For MOVING_TTL, and only where there are other replicas to move to. `leave` must follow.
+        """
+        with contextlib.suppress(StateUnavailableError, TimeoutError):
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                (replicas,) = await self._state.members(REPLICAS)
+                self._moving = any(replica != self._replica for replica in replicas)
+
     async def leave(self) -> None:
-        """Tell that this replica and its connections are gone: it stops."""
+        """Tell that this replica and its connections are gone, or will be in a moment: it stops."""
         try:
             async with asyncio.timeout(LEAVE_TIMEOUT):
-                await self._state.remove(REPLICAS, self._replica)  # first, for with it all of them count as gone
+                if self._moving:
+                    await self._state.add(REPLICAS, self._replica, b"0", MOVING_TTL)
+                else:
+                    await self._state.remove(REPLICAS, self._replica)  # first: with it all of them count as gone
                 while self._noted:
                     await self._write_next()
         except (StateUnavailableError, TimeoutError):
@@ -261,8 +300,8 @@ class Registry:
         self._tell(user)
 
     async def _remove_presence(self, user: str, bridge: str, value: bytes | None) -> None:
-        if not _is_of(value, self._replica):
-            return
+        if self._moving or not _is_of(value, self._replica):
+            return  # while they move, the entry goes with ours of the replicas
         removed = await self._state.remove(f"presence/{user}", bridge)
         if removed is not None and not _is_of(removed, self._replica):
             # It came to another replica between our two steps, as it does when this one is restarted.
@@ -283,7 +322,9 @@ class Registry:
         if value is not None:
             record = _record(user, bridge, json.loads(value))
             version = presence.version if presence else record.version
-            await self._write(replace(record, last_seen=now, version=version))
+            left = presence is None and bridge in self._farewells
+            await self._write(replace(record, last_seen=now, version=version, left=left))
+            self._farewells.discard(bridge)
         elif presence is not None:
             # Its credential holds, so the state was lost: the bridge brings its entry back.
             name = clean_name(presence.name)
@@ -298,10 +339,19 @@ class Registry:
         if value is None:
             return None
         entry = json.loads(value)
-        if entry["replica"] == self._replica or entry["replica"] not in replicas:
+        if entry["replica"] == self._replica and not self._moving:
+            return None
+        if entry["replica"] not in replicas:
             return None
         engines = tuple(EngineStatus(e[0], EngineKind(e[1]), EngineState(e[2])) for e in entry["engines"])
         return Connection(entry["since"], entry["version"], engines)
+
+    def _may_return(self, record: BridgeRecord, presence: bytes | None) -> bool:
+        """Tell whether a bridge that is not connected was cut off just now; our own entry is about to be removed."""
+        if record.left or record.id in self._farewells:
+            return False
+        just_seen = record.last_seen is not None and self._clock.wall() - record.last_seen < RETURN_TIME
+        return just_seen or _is_of(presence, self._replica)
 
     async def _write(self, record: BridgeRecord) -> bool:
         value = json.dumps(
@@ -311,6 +361,7 @@ class Registry:
                 "expires": record.expires,
                 "last_seen": record.last_seen,
                 "version": record.version,
+                "left": record.left,
             }
         )
         ttl = record.expires - self._clock.wall()
@@ -334,5 +385,6 @@ def _is_of(value: bytes | None, replica: str) -> bool:
 
 def _record(user: str, id_: str, value: dict[str, Any]) -> BridgeRecord:
     return BridgeRecord(
-        id_, user, value["name"], value["created"], value["expires"], value["last_seen"], value["version"]
-    )
+        id_, user, value["name"], value["created"], value["expires"], value["last_seen"], value["version"],
+        value.get("left", False),
+    )  # fmt: skip

@@ -19,6 +19,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+CLOSE = (b"connection", b"close")
 MAX_CONTENT = 64 * 1024
 """Bytes of a request's content; no route takes more than a name."""
 
@@ -30,6 +31,8 @@ class Root:
         self._app = app
         self._authorizer = authorizer
         self._clock = clock
+        self.closing = False
+        """Whether each answer is the last one of its connection, so that the edge asks another replica next."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
@@ -37,6 +40,8 @@ class Root:
             raise RuntimeError(f"expected an HTTP request, got {scope['type']}")
         if scope["path"] == AUTHORIZE_TARGET:
             status, headers = await self._authorizer.answer(scope["headers"])
+            if self.closing:
+                headers = [*headers, CLOSE]
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return
@@ -59,6 +64,8 @@ class Root:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self.closing:
+                    message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
             await send(message)
 
         try:

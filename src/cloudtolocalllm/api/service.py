@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,7 +63,7 @@ async def serve(config: ApiSettings, stop: asyncio.Event, *, ready: Callable[[],
         root = Root(cast("Any", build_app(made.parts)), made.parts.authorizer, clock)
         server = _Server(_uvicorn_config(root, made.hub, config))
         with _listening(config.listen) as listener:
-            await _run(server, listener, made.hub, made.parts, stop, ready, config.drain_grace)
+            await _run(server, listener, made.hub, made.parts, stop, ready, partial(_drain, root, config))
 
 
 async def _run(
@@ -72,7 +73,7 @@ async def _run(
     parts: Parts,
     stop: asyncio.Event,
     ready: Callable[[], None] | None,
-    grace: float,
+    drain: "Callable[[_Server, ControlHub, Parts], Awaitable[None]]",
 ) -> None:
     bus = parts.bus
     async with asyncio.TaskGroup() as group:
@@ -89,7 +90,7 @@ async def _run(
             ready()
         await stop.wait()
         log.info("draining")
-        await hub.close(grace / 2)
+        await drain(server, hub, parts)
         registering.cancel()
         await asyncio.wait([registering])  # or both would write at once
         await parts.registry.leave()
@@ -99,6 +100,21 @@ async def _run(
         sweeping.cancel()
         erasing.cancel()
         carrying.cancel()
+
+
+async def _drain(root: Root, config: ApiSettings, server: "_Server", hub: ControlHub, parts: Parts) -> None:
+    """Send the bridges and the edge to other replicas, cutting nothing that is under way.
+
+    New connections are refused at once, so that the edge goes elsewhere without a pause; the kept ones are used up,
+    one answer each, or closed by the edge when they were idle for as long as it keeps them.
+    """
+    await parts.registry.move()
+    root.closing = True
+    server.stop_listening()
+    began = asyncio.get_running_loop().time()
+    await hub.close(config.drain_grace / 2)
+    left = began + config.drain_idle - asyncio.get_running_loop().time()
+    await server.until_unused(max(0.0, left))  # the bus goes on meanwhile: a request may have a bridge to wake
 
 
 async def _erase_expired(state: State) -> None:
@@ -117,10 +133,26 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._sockets: list[socket.socket] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._sockets = sockets or []
         self.listening.set()
+
+    def stop_listening(self) -> None:
+        """Refuse new connections; those that are there go on."""
+        for server in self.servers:
+            server.close()
+        for one in self._sockets:
+            one.close()
+
+    async def until_unused(self, seconds: float) -> None:
+        """Wait until no connection is left, or the time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.server_state.connections:  # noqa: ASYNC110 - uvicorn has nothing that tells
+                    await asyncio.sleep(0.05)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

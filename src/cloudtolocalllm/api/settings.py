@@ -63,7 +63,11 @@ class ApiSettings:
         default="http://127.0.0.1:8080",
         parse=_public_url,
     )
-    manager_timeout: float = setting("Seconds to wait for the manager to have a proxy ready.", default=15.0)
+    manager_timeout: float = setting(
+        "Seconds to wait for the manager to have a proxy ready: of a hundred users who arrive at once on two "
+        "processors, the last waits about 15.",
+        default=50.0,
+    )
     user_streams: int = setting("Requests of one user under way at once; 0 for no limit.", default=64, parse=_limit)
     user_requests_per_minute: int = setting(
         "Requests of one user a minute; 0 for no limit.", default=1200, parse=_limit
@@ -75,6 +79,11 @@ class ApiSettings:
     )
     drain_grace: float = setting(
         "Seconds that requests under way may take once the service was told to stop.", default=5.0
+    )
+    drain_idle: float = setting(
+        "Seconds for which the edge's idle connections stay open once the service was told to stop, while no new one "
+        "is accepted: longer than the edge keeps them, so that it closes them and no request meets our close.",
+        default=0.0,
     )
     oidc_issuer: str = setting(
         "Issuer of the OpenID provider that people sign in with, exactly as its discovery document has it; empty for "

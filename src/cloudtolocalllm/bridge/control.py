@@ -9,6 +9,7 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from picows import (
+    WSCloseCode,
     WSError,
     WSFrame,
     WSHandshakeError,
@@ -159,6 +160,9 @@ class Uplink:
             self._reported = self._statuses()
             wire.send(encode(Hello(self._version, self._name, self._reported)))
             await self._beat(wire)
+        except asyncio.CancelledError:
+            wire.close(WSCloseCode.GOING_AWAY)  # we end: the cloud need not wait for us to come back
+            raise
         finally:
             self._wire = None
             wire.close()
@@ -300,10 +304,11 @@ class _Wire(WSListener):
         if self._transport is not None:
             self._transport.send_ping()
 
-    def close(self) -> None:
+    def close(self, code: WSCloseCode = WSCloseCode.OK) -> None:
         if self._transport is not None:
-            self._transport.send_close()
+            self._transport.send_close(code)
             self._transport.disconnect()
+            self._transport = None
         self.closed.set()
 
 

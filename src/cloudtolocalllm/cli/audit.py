@@ -63,14 +63,23 @@ def audit_show(options: argparse.Namespace) -> int:
     return 0
 
 
-def note(layout: Layout, event: Event, *, user: str | None = None, about: str | None = None) -> None:
+def note(
+    below: Path, event: Event, *, host: str = "localhost", user: str | None = None, about: str | None = None
+) -> None:
     """Record what the owner does by command, in a log of the command line's own.
 
     A log that cannot be written keeps nobody from a command: it is told on stderr.
+
+    Args:
+        below: The folder of all logs.
+        event: What was done.
+        host: Whose log it is, as its checkpoints name it.
+        user: Whom it concerns.
+        about: The thing that it was done to.
     """
     clock = SystemClock()
     try:
-        writer = Writer(layout.audit / "cli", "localhost/cli", now=clock.wall())
+        writer = Writer(below / "cli", f"{host}/cli", now=clock.wall())
         try:
             entry = Entry(event, clock.wall(), user=user, about=about)
             writer.append([line_of(entry, uid=f"{writer.size:016x}", service="cli")])

@@ -85,7 +85,7 @@ def keys_create(options: argparse.Namespace) -> int:
         return _fail(error)
     except KeyListFullError:
         return _fail("expected room in the list of keys, which is full; wait until old ones expire")
-    note(layout, Event.KEY_MADE, user=user, about=claims.id)
+    note(layout.audit, Event.KEY_MADE, user=user, about=claims.id)
     print(text)
     sys.stderr.write(f"Key {claims.id} was made; it expires on {_date(claims.expires)}. It is shown only now.\n")
     return 0
@@ -120,7 +120,7 @@ def keys_revoke(options: argparse.Namespace) -> int:
                 keys.revoke(key.id)
         user = owner_of(load_pseudonym_key(layout.secrets))
         asyncio.run(_revoke_in_cloud(layout, user, key, clock))
-        note(layout, Event.KEY_REVOKED, user=user, about=key.id)
+        note(layout.audit, Event.KEY_REVOKED, user=user, about=key.id)
     except (KeyListError, SecretsError) as error:
         return _fail(error)
     except (StateError, StateUnavailableError):

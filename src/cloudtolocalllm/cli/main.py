@@ -12,6 +12,7 @@ from cloudtolocalllm.cli.certs_options import add_certs
 from cloudtolocalllm.cli.home_options import add_home
 from cloudtolocalllm.cli.layout import default_data_dir
 from cloudtolocalllm.cli.nginx_options import add_nginx
+from cloudtolocalllm.cli.rollout_options import add_rollout
 from cloudtolocalllm.runtime.settings import environment
 
 DESCRIPTION = "Use the language models on your own machines from anywhere."
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add_audit(commands, data_dir)
     add_certs(commands)
     add_nginx(commands)
+    add_rollout(commands)
     _add_services(commands)
     return parser
 

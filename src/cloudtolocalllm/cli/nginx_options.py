@@ -1,4 +1,4 @@
-"""Options of `nginx`; what it does is imported only when it runs."""
+"""Options of `nginx` and `ports`; what they do is imported only when they run."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ _Commands = argparse._SubParsersAction  # argparse gives the type no public name
 
 
 def add_nginx(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    """Add the command and its actions."""
+    """Add the commands and their actions."""
     nginx = commands.add_parser("nginx", help="nginx in place of the embedded edge").add_subparsers(
         required=True, metavar="ACTION"
     )
@@ -16,6 +16,16 @@ def add_nginx(commands: "_Commands[argparse.ArgumentParser]") -> None:
     render.set_defaults(run=_action("nginx_render"))
     run = nginx.add_parser("run", help="run it, and have it read a new certificate when one comes")
     run.set_defaults(run=_action("nginx_run"))
+    ports = commands.add_parser("ports", help="hold ports, and hand them to each nginx that asks")
+    ports.add_argument("socket", type=Path, metavar="SOCKET", help="Unix socket to hand them out at")
+    ports.add_argument("addresses", nargs="+", metavar="HOST:PORT", help="what to listen at, such as 0.0.0.0:443")
+    ports.set_defaults(run=_ports)
+
+
+def _ports(options: argparse.Namespace) -> int:
+    from cloudtolocalllm.cli.ports import ports
+
+    return ports(options)
 
 
 def _action(name: str) -> object:

@@ -20,7 +20,7 @@ def services_rotate(options: argparse.Namespace) -> int:
         kid = ServiceKeys(folder, options.name, SystemClock()).rotate()
     except (ServiceKeysError, OSError) as error:
         return _fail(str(error))
-    note(layout, Event.SERVICE_KEYS_ROTATED, about=options.name)
+    note(layout.audit, Event.SERVICE_KEYS_ROTATED, about=options.name)
     print(f"{options.name} signs with the new key {kid} in {GRACE:.0f} s; the old one ends {LIFETIME:.0f} s later.")
     return 0
 

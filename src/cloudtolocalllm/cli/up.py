@@ -22,7 +22,7 @@ from cloudtolocalllm.bridge.pairing import provision_local
 from cloudtolocalllm.cli.keys import owner_key
 from cloudtolocalllm.cli.layout import Layout
 from cloudtolocalllm.cli.lock import Lock, await_leftovers, record_processes
-from cloudtolocalllm.cli.owner import make_link
+from cloudtolocalllm.cli.owner import make_local_link
 from cloudtolocalllm.cli.supervisor import Part, PartFailedError, Supervisor
 from cloudtolocalllm.runtime.clock import SystemClock
 from cloudtolocalllm.runtime.http1 import HttpError, Pool, fetch
@@ -71,7 +71,8 @@ class UpError(Exception):
 class Owner:
     """The local owner's ways in."""
 
-    sign_in_token: str
+    sign_in: str
+    """A link that signs in once."""
     api_key: str
 
 
@@ -233,7 +234,7 @@ class _Up:
     # --- what people see ------------------------------------------------------------------------------------
 
     def _announce(self, owner: Owner, engines: tuple[str, ...], demo: str) -> None:
-        sign_in = f"{self._url}/sign-in#token={owner.sign_in_token}"
+        sign_in = owner.sign_in
         if self._options.as_json:
             line = {
                 "url": self._url,
@@ -288,7 +289,7 @@ async def _provision(layout: Layout, url: str) -> Owner:
         key = owner_key(layout, ring, user, clock)
     except KeyListError as error:
         raise UpError(str(error)) from None
-    return Owner(await make_link(layout, user), key)
+    return Owner(await make_local_link(layout, url, user), key)
 
 
 def _passed_settings() -> dict[str, str]:

@@ -75,7 +75,9 @@ class EdgeSettings:
     )
     data_body_limit: int = setting("Bytes of a request to a model at most.", default=64 * 1024 * 1024)
     api_body_limit: int = setting("Bytes of a request to the API at most.", default=1024 * 1024)
-    authorize_timeout: float = setting("Seconds to wait for the API's decision.", default=20.0)
+    authorize_timeout: float = setting(
+        "Seconds to wait for the API's decision, which waits for a proxy to start.", default=55.0
+    )
     drain_grace: float = setting("Seconds that answers under way are given at a stop.", default=10.0)
     audit_dir: Path | None = setting(HELP_FOLDER + " Without it there is none.", default=None)
     audit_origin: str = setting(HELP_ORIGIN.format("edge"), default="")

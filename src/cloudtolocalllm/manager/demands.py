@@ -25,6 +25,13 @@ class UnavailableError(StartFailedError):
     """No instance can be made for anybody now. The text says why and may be shown."""
 
 
+class LeavingError(StartFailedError):
+    """This manager does not take up anything any more; the one that follows it does."""
+
+    def __init__(self) -> None:
+        super().__init__("the manager ends")
+
+
 class Demand:
     """One user's wait, shared by all callers who ask for that user."""
 

@@ -16,7 +16,7 @@ from cloudtolocalllm.audit.refusals import reason_of
 from cloudtolocalllm.auth.services import ServiceVerifier
 from cloudtolocalllm.auth.signing import TokenRefusedError
 from cloudtolocalllm.contracts.problems import CONTENT_TYPE, Problem, problem_content
-from cloudtolocalllm.manager.demands import CapacityError, StartFailedError, UnavailableError
+from cloudtolocalllm.manager.demands import CapacityError, LeavingError, StartFailedError, UnavailableError
 from cloudtolocalllm.manager.policy import Phase
 from cloudtolocalllm.manager.reconciler import Reconciler
 from cloudtolocalllm.runtime.clock import Clock
@@ -99,7 +99,7 @@ class ProblemResponse(Response):
     """A problem document as a response."""
 
     def __init__(self, problem: Problem, detail: str, retry_after: float | None = None) -> None:
-        headers = {} if retry_after is None else {"retry-after": str(max(1, math.ceil(retry_after)))}
+        headers = {} if retry_after is None else {"retry-after": str(math.ceil(retry_after))}
         if problem is Problem.UNAUTHENTICATED:
             headers["www-authenticate"] = "Bearer"
         super().__init__(problem_content(problem, detail), problem.value.status, headers, CONTENT_TYPE)
@@ -170,6 +170,10 @@ def _add_instances(app: FastAPI, reconciler: Reconciler, guarded: list[Any]) -> 
             return ProblemResponse(Problem.OVERLOADED, "All proxies are taken; try again later.", error.retry_after)
         except UnavailableError as error:
             return ProblemResponse(Problem.OVERLOADED, f"No proxy can be made now: {error}.", UNAVAILABLE_RETRY)
+        except LeavingError:
+            response = ProblemResponse(Problem.OVERLOADED, "This manager ends; ask the next one at once.", 0)
+            response.headers["connection"] = "close"  # a further call on it would meet this one again
+            return response
         except StartFailedError:
             return ProblemResponse(Problem.OVERLOADED, "The proxy could not be started; try again.", 1)
         return _json(instance.to_json())

@@ -7,6 +7,8 @@ Rules
 - A ready instance of a user is stopped when it has been idle for `idle_timeout` seconds, and only on the strength of
   a measurement made after that time had passed. A stream in flight is activity; what is unknown is not idle.
 - A starting instance is never stale before `start_timeout` seconds: it is neither repeated nor stopped.
+- At most `starts_at_once` start at the same time; who comes then waits, and that does not count as a start's time. A
+  start that takes longer than START_PATIENCE seconds does not keep others waiting.
 - What failed (gone, not answering, not started in time) is stopped, streams or not: there is nothing left to spare.
 - What the driver has and nobody knows (a stray) is stopped.
 """
@@ -17,6 +19,12 @@ from enum import Enum
 
 MAX_RETRY_AFTER = 30.0
 """Seconds: the longest wait that a refused user is told; instances also end for other reasons than idleness."""
+
+
+NO_LIMIT = 1_000_000
+"""Of `starts_at_once`: more than there are places."""
+START_PATIENCE = 3.0
+"""Seconds for which a start keeps one of the places of starts at the same time."""
 
 
 class Phase(Enum):
@@ -89,6 +97,7 @@ class PolicyConfig:
     max_instances: int = 2000
     idle_timeout: float = 600.0
     start_timeout: float = 10.0
+    starts_at_once: int = NO_LIMIT
     max_failed_checks: int = 3
 
 
@@ -151,14 +160,26 @@ def decide(desired: Desired, actual: Iterable[Observed], now: float, config: Pol
     # What is being stopped still holds its place; a process that is gone does not.
     places = config.max_instances - sum(one.phase is not Phase.GONE for one in known)
     spares = sorted((one for one in live if one.user is None), key=_spare_order)
-    asked, places = _serve(desired.users, owners, spares, places, now, config)
+    starting = sum(one.phase is Phase.STARTING and now - one.since < START_PATIENCE for one in live)
+    room = _Room(places, config.starts_at_once - starting)
+    asked = _serve(desired.users, owners, spares, room, now, config)
     kept = spares[: config.warm]
     stops.update((one.id, Reason.SURPLUS) for one in spares[config.warm :] if one.phase is Phase.READY)
     missing = config.warm - len(kept) if now >= desired.spares_after else 0
     actions: list[Action] = [Stop(instance, reason) for instance, reason in stops.items()]
     actions += asked
-    actions += [Start(None)] * max(0, min(missing, places))
+    actions += [Start(None)] * max(0, min(missing, room.places, room.starts))
     return actions
+
+
+@dataclass(slots=True)
+class _Room:
+    """What is left while one decision is made."""
+
+    places: int
+    """Instances that may be made."""
+    starts: int
+    """Starts that may begin now."""
 
 
 def _ending(one: Observed, now: float, config: PolicyConfig) -> Reason | None:
@@ -215,23 +236,25 @@ def _serve(
     users: tuple[str, ...],
     owners: Mapping[str, Observed],
     spares: list[Observed],
-    places: int,
+    room: _Room,
     now: float,
     config: PolicyConfig,
-) -> tuple[list[Action], int]:
-    """Return actions for the users who wait, and the places left; takes from `spares` what it claims."""
+) -> list[Action]:
+    """Return actions for the users who wait; takes from `spares` and `room` what it uses."""
     actions: list[Action] = []
     for user in dict.fromkeys(users):
         if user in owners:
             continue
         if spares:
             actions.append(Claim(spares.pop(0).id, user))
-        elif places > 0:
-            places -= 1
-            actions.append(Start(user))
+        elif room.places > 0:
+            room.places -= 1  # also for one who must wait: it is not the place of somebody who comes later
+            if room.starts > 0:
+                room.starts -= 1
+                actions.append(Start(user))
         else:
             actions.append(Refuse(user, _retry_after(owners.values(), now, config)))
-    return actions, places
+    return actions
 
 
 def _retry_after(owners: Iterable[Observed], now: float, config: PolicyConfig) -> float:

@@ -7,10 +7,12 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cloudtolocalllm.audit.auditor import Auditor
 from cloudtolocalllm.audit.service import auditing
@@ -18,11 +20,13 @@ from cloudtolocalllm.auth.services import ServiceVerifier
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.manager.audit import Lifecycle
 from cloudtolocalllm.manager.drivers.base import Driver
+from cloudtolocalllm.manager.drivers.docker.spec import Isolation
 from cloudtolocalllm.manager.drivers.process import ProcessDriver
 from cloudtolocalllm.manager.http import make_app
 from cloudtolocalllm.manager.probe import HttpProbe, Probe
 from cloudtolocalllm.manager.reconciler import Reconciler
 from cloudtolocalllm.manager.settings import ManagerSettings
+from cloudtolocalllm.manager.standby import leading
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
 from cloudtolocalllm.runtime.lifecycle import run
 
@@ -34,6 +38,24 @@ CALLERS = ("api",)
 """Services that may call."""
 HTTP_GRACE = 3
 """Seconds that calls under way have to end; without a reconciler they fail at once anyway."""
+
+
+def _protocol(pool: IPv4Network | None) -> type[asyncio.Protocol]:
+    """Return the server's protocol; one that hears nobody at its addresses in the proxies' own networks.
+
+    A manager that is let into these listens there too: what took a proxy over is to find nothing.
+    """
+
+    class Guarded(HttpToolsProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
+            local = transport.get_extra_info("sockname")
+            if pool is not None and isinstance(local, tuple) and IPv4Address(local[0]) in pool:
+                transport.set_protocol(asyncio.Protocol())
+                transport.abort()
+                return
+            super().connection_made(transport)
+
+    return Guarded
 
 
 class _Server(uvicorn.Server):
@@ -87,16 +109,29 @@ async def serve(settings: ManagerSettings, stop: asyncio.Event) -> None:
     """
     clock = SystemClock()
     verifier = ServiceVerifier(AUDIENCE, settings.service_keys, CALLERS, clock)
-    async with auditing(settings.audit(), service="manager", clock=clock, settings=settings) as auditor:
+    async with contextlib.AsyncExitStack() as stack:
+        if settings.standby and not await stack.enter_async_context(_leading(settings, stop)):
+            return
+        audit = auditing(settings.audit(), service="manager", clock=clock, settings=settings)
+        auditor = await stack.enter_async_context(audit)
         reconciler = build(settings, auditor)
+        # Listening comes after the adoption: who could call before would not find what is there.
+        await reconciler.open()
+        stack.push_async_callback(reconciler.close)
         await _serve(settings, reconciler, make_app(reconciler, verifier, clock, auditor), stop)
+
+
+def _leading(settings: ManagerSettings, stop: asyncio.Event) -> contextlib.AbstractAsyncContextManager[bool]:
+    # The one folder of the driver's that no proxy and not nginx may enter.
+    folder = settings.containers().records if settings.driver == "docker" else settings.process().folder
+    return leading(folder, settings.listen, stop)
 
 
 async def _serve(settings: ManagerSettings, reconciler: Reconciler, app: FastAPI, stop: asyncio.Event) -> None:
     listener = _listen(settings.listen)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=_protocol(settings.subnets if settings.isolation is Isolation.NETWORK else None),
         ws="none",
         loop="none",
         lifespan="off",
@@ -115,8 +150,8 @@ async def _serve(settings: ManagerSettings, reconciler: Reconciler, app: FastAPI
             try:
                 await reconciler.run(stop)
             finally:
-                # Last, so that callers get an answer while the proxies drain. Also when the driver cannot take up its
-                # work: a server that is only cancelled leaves its listener open, and uvloop never closes then.
+                # Last, so that callers get an answer while the proxies drain. Also when the reconciler fails: a
+                # server that is only cancelled leaves its listener open, and uvloop never closes then.
                 server.should_exit = True
                 await http
     finally:

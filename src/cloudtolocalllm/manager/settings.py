@@ -18,7 +18,7 @@ from cloudtolocalllm.manager.drivers.docker.spec import (
     Isolation,
 )
 from cloudtolocalllm.manager.drivers.process_spec import ProcessConfig
-from cloudtolocalllm.manager.policy import PolicyConfig
+from cloudtolocalllm.manager.policy import NO_LIMIT, PolicyConfig
 from cloudtolocalllm.runtime.forkserver import ChildLimits
 from cloudtolocalllm.runtime.settings import setting
 
@@ -26,7 +26,7 @@ DRAIN_MARGIN = 1.0
 """Seconds by which a proxy must be done before the driver ends it by force."""
 PREFIX = "C2L_MANAGER_"
 START_TIMEOUTS = {"process": 10.0, "docker": 45.0}
-"""Seconds, by driver. A hundred containers at once took 13 s on two processors."""
+"""Seconds, by driver: what takes longer will not come, also where a machine has ten times too much to do."""
 FORKSERVER = (sys.executable, "-m", "cloudtolocalllm", "proxy-forkserver")
 """Run in the root folder with an empty environment, so the package must be installed, as it is."""
 
@@ -84,8 +84,9 @@ def _sockets(text: str) -> str:
 
 def _containers(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", name, re.ASCII) for name in names):
-        raise ValueError("expected names of containers, separated by commas")
+    word = re.compile(r"([a-z0-9][a-z0-9_-]*/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
+    if not all(word.fullmatch(name) for name in names):
+        raise ValueError("expected names of containers, or PROJECT/SERVICE of Compose, separated by commas")
     return names
 
 
@@ -120,8 +121,8 @@ class ManagerSettings:
     max_instances: int = setting("Proxies at most.", default=2000, parse=_whole(1))
     idle_timeout: float = setting("Seconds without a stream after which a proxy ends.", default=600.0, parse=_seconds)
     start_timeout: float | None = setting(
-        "Seconds within which a proxy must be ready; unset, 10 for a process and 45 for a container, since a hundred "
-        "that start at once wait for each other.",
+        "Seconds within which a proxy that is being started must be ready; unset, 10 for a process and 45 for a "
+        "container.",
         default=None,
         parse=_seconds,
     )
@@ -149,8 +150,8 @@ class ManagerSettings:
         parse=_sockets,
     )
     attach: tuple[str, ...] = setting(
-        "With isolation by network: containers that are let into each proxy's network: nginx's and the manager's, "
-        "by name, separated by commas.",
+        "With isolation by network: containers that are let into each proxy's network, nginx's and the manager's: "
+        "names, or PROJECT/SERVICE for all of a Compose service, now and later; separated by commas.",
         default=(),
         parse=_containers,
     )
@@ -167,7 +168,11 @@ class ManagerSettings:
     container_user: int = setting(
         "User and group id of a container; nginx and the manager belong to the group.", default=10010, parse=_whole(1)
     )
-    starts_at_once: int = setting("Containers started at the same time.", default=6, parse=_whole(1))
+    starts_at_once: int = setting(
+        "Containers started at the same time: more of them make each slower, and none of them sooner.",
+        default=6,
+        parse=_whole(1),
+    )
     forkserver: tuple[str, ...] = setting(
         "Command of the fork server, its words separated by commas; empty for this program's own.", default=()
     )
@@ -176,6 +181,11 @@ class ManagerSettings:
     proxy_processes: int = setting("Further processes or threads of a proxy.", default=0, parse=_whole(0))
     proxy_dumpable: bool = setting("Whether the same user may look into a proxy's memory.", default=True)
     stop_proxies_on_exit: bool = setting("Whether the proxies end with the manager.", default=True)
+    standby: bool = setting(
+        "Whether to wait while another manager has the run folder, and to take over when it ends; otherwise it ends "
+        "with a message.",
+        default=False,
+    )
     audit_dir: Path | None = setting(HELP_FOLDER + " Without it there is none.", default=None)
     audit_origin: str = setting(HELP_ORIGIN.format("manager"), default="")
     audit_sink: str = setting(HELP_SINK, default="", parse=check_sink)
@@ -193,6 +203,7 @@ class ManagerSettings:
             max_instances=self.max_instances,
             idle_timeout=self.idle_timeout,
             start_timeout=self.start_timeout or START_TIMEOUTS[self.driver],
+            starts_at_once=self.starts_at_once if self.driver == "docker" else NO_LIMIT,
         )
 
     def containers(self) -> DockerConfig:
@@ -212,7 +223,6 @@ class ManagerSettings:
                 open_files=self.proxy_files,
             ),
             user=self.container_user,
-            at_once=self.starts_at_once,
             orphan_timeout=self.orphan_timeout,
             drain=max(0.1, self.stop_grace - DRAIN_MARGIN),
         )

@@ -88,6 +88,8 @@ def _parse(f: Field[Any], hint: Any, text: str) -> Any:
     parse = f.metadata["parse"]
     if parse is not None:
         return parse(text)
+    if not text and _optional(hint):
+        return None  # how Compose passes on a variable that nobody set
     kinds = [k for k in typing.get_args(hint) if k is not type(None)] if _optional(hint) else [hint]
     kind = kinds[0]
     if kind is bool:

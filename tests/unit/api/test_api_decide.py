@@ -85,6 +85,8 @@ def test_no_bridge_is_told_from_none_connected() -> None:
     deny = denied(ASK, Facts(KEY, bridges=(DOWN,)))
     assert deny.problem is Problem.BRIDGE_OFFLINE
     assert deny.detail == '"Laptop" is offline since 1970-01-01 00:00:50 UTC.'
+    assert not deny.passing
+    assert denied(ASK, Facts(KEY, bridges=(DOWN, replace(DOWN, id="other", returning=True)))).passing
 
 
 def test_the_bridge_that_was_last_there_is_named_in_ascii() -> None:

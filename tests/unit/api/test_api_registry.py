@@ -14,9 +14,11 @@ from cloudtolocalllm.api.registry import (
     HEARTBEAT,
     MAX_BRIDGES,
     MAX_NAME,
+    MOVING_TTL,
     PRESENCE_TTL,
     REPLICA_TTL,
     REPLICAS,
+    RETURN_TIME,
     BridgeRecord,
     Known,
     Registry,
@@ -458,3 +460,90 @@ async def test_pages_are_told_once_the_others_can_know(one: Replica, clock: Fake
     one.registry.note(presence)
     await one.turn()
     assert one.bus.messages == [(user_topic("u_a"), {"changed": "bridge"})]
+
+
+async def test_bridges_of_a_replica_that_stops_beside_another_are_not_told_offline_while_they_move(
+    one: Replica, two: Replica, clock: FakeClock
+) -> None:
+    paired = record(clock)
+    await one.registry.enrol(paired)
+    await two.turn()  # it lives
+    presence = await one.join(paired)
+    await one.registry.move()
+    await one.leave(presence)
+    assert await one.connected(paired)  # what the edge still asks it
+    await one.registry.leave()
+    assert await two.connected(paired)
+    assert await two.registry.connected() == 0  # counted where it will be
+    clock.advance(MOVING_TTL - 1)
+    await two.join(paired)
+    clock.advance(2)
+    assert await two.connected(paired)
+
+
+async def test_a_bridge_that_does_not_move_on_is_offline_soon(one: Replica, two: Replica, clock: FakeClock) -> None:
+    paired = record(clock)
+    await one.registry.enrol(paired)
+    await two.turn()
+    presence = await one.join(paired)
+    await one.registry.move()
+    await one.leave(presence)
+    await one.registry.leave()
+    clock.advance(MOVING_TTL + 0.1)
+    assert not await two.connected(paired)
+
+
+async def test_the_only_replica_does_not_pretend(one: Replica, two: Replica, clock: FakeClock) -> None:
+    paired = record(clock)
+    await one.registry.enrol(paired)
+    presence = await one.join(paired)
+    await one.registry.move()
+    await one.leave(presence)
+    await one.registry.leave()
+    assert not await two.connected(paired)
+
+
+async def test_a_bridge_that_was_connected_a_moment_ago_may_return(
+    one: Replica, two: Replica, clock: FakeClock
+) -> None:
+    paired = record(clock)
+    await one.registry.enrol(paired)
+    presence = await one.join(paired)
+    clock.advance(100)
+    known = await two.sees(paired)
+    assert known is not None
+    assert not known.returning
+    one.presences.leave(presence)  # and nothing is written down yet
+    known = await one.sees(paired)
+    assert known is not None
+    assert (known.connection, known.returning) == (None, True)
+    one.registry.note(presence)
+    await one.turn()
+    for replica, passed, returning in ((two, 0.0, True), (one, RETURN_TIME - 0.1, True), (one, 0.2, False)):
+        clock.advance(passed)
+        known = await replica.sees(paired)
+        assert known is not None
+        assert known.returning is returning
+
+
+async def test_a_bridge_that_took_leave_is_not_waited_for(one: Replica, two: Replica, clock: FakeClock) -> None:
+    paired = record(clock)
+    await one.registry.enrol(paired)
+    presence = await one.join(paired)
+    one.presences.leave(presence)
+    one.registry.note(presence, farewell=True)
+    known = await one.sees(paired)  # before it is written down, and after
+    assert known is not None
+    assert (known.connection, known.returning) == (None, False)
+    await one.turn()
+    for replica in (one, two):
+        known = await replica.sees(paired)
+        assert known is not None
+        assert (known.connection, known.returning) == (None, False)
+    presence = await one.join(paired)  # it came back, and is cut off this time
+    one.presences.leave(presence)
+    one.registry.note(presence)
+    await one.turn()
+    known = await two.sees(paired)
+    assert known is not None
+    assert known.returning

@@ -4,115 +4,10 @@ import os
 import shutil
 import stat
 import subprocess
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
+from tests.support.install_machine import GOOD, ON_443, ROOT, Machine
 from tests.support.require import require
-
-ROOT = Path(__file__).resolve().parents[3]
-GOOD = {
-    "--domain": "example.org",
-    "--email": "me@example.org",
-    "--issuer": "https://login.example.org/",
-    "--client-id": "abc123",
-}
-DOCKER = """#!/bin/sh
-echo "docker $*" >>"$CALLS"
-case "$*" in
-  "compose version --short") echo "${COMPOSE_VERSION:-2.29.1}" ;;
-  "compose version") [ "${COMPOSE_VERSION:-2}" != none ] ;;
-  "version --format {{.Server.Version}}") [ "$ENGINE" != down ] && echo "$ENGINE" ;;
-  "network ls"* | "ps -q"*) printf '%s' "$OURS" ;;
-  "compose ps -q") echo one ;;
-  "inspect "*) echo "healthy /one" ;;
-esac
-"""
-NO_ROUTES = "Iface Destination Gateway\neth0 00000000 0100000A\n"
-NO_LISTENERS = "  sl  local_address rem_address   st\n"
-ON_443 = NO_LISTENERS + "   0: 00000000:01BB 00000000:0000 0A 0\n"
-
-
-@dataclass
-class Machine:
-    """A made-up server with a copy of deploy/."""
-
-    folder: Path
-    environ: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def compose(self) -> Path:
-        return self.folder / "deploy" / "compose"
-
-    @property
-    def secret(self) -> Path:
-        return self.folder / "client-secret"
-
-    def calls(self) -> list[str]:
-        path = self.folder / "calls"
-        return path.read_text().splitlines() if path.exists() else []
-
-    def write(self, path: str, text: str) -> None:
-        file = self.folder / "root" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-
-    def program(self, name: str, text: str) -> None:
-        path = self.folder / "bin" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        path.chmod(0o755)
-
-    def snapshot(self) -> dict[str, tuple[int, bytes]]:
-        files = [path for path in self.compose.rglob("*") if path.is_file()]
-        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
-
-    def run(self, *options: str, answers: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-        given = GOOD if answers is None else answers
-        words = [word for pair in given.items() for word in pair]
-        environ = {
-            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
-            "C2L_INSTALL_ROOT": str(self.folder / "root"),
-            "CALLS": str(self.folder / "calls"),
-            "ENGINE": "27.3.1",
-            **self.environ,
-        }
-        command = [str(self.folder / "deploy" / "install"), "--yes", *words, *options]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=30, env=environ, stdin=subprocess.DEVNULL
-        )
-
-    def installs(self, *options: str, answers: dict[str, str] | None = None) -> str:
-        done = self.run("--client-secret-file", str(self.secret), *options, answers=answers)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def refuses(self, expected: str, *options: str, answers: dict[str, str] | None = None) -> None:
-        before = self.snapshot()
-        done = self.run("--client-secret-file", str(self.secret), *options, answers=answers)
-        assert done.returncode == 1, done.stdout + done.stderr
-        assert f"expected {expected}" in done.stderr
-        assert "Nothing was changed" in done.stderr
-        assert self.snapshot() == before
-        assert not any("up -d" in call or "build" in call for call in self.calls())
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    made = Machine(tmp_path)
-    shutil.copytree(
-        ROOT / "deploy", tmp_path / "deploy", ignore=shutil.ignore_patterns(".env", "secrets", "answers", "images")
-    )
-    made.secret.write_text("the-secret")
-    made.program("docker", DOCKER)
-    made.program("getent", '#!/bin/sh\n[ -n "$NO_DNS" ] || echo "192.0.2.1 STREAM"\n')
-    made.program("hostname", "#!/bin/sh\necho 192.0.2.1\n")
-    made.program("df", '#!/bin/sh\necho h; echo "d 1 1 ${FREE:-90000000} 1% /"\n')
-    made.write("proc/meminfo", "MemTotal:        4000000 kB\n")
-    made.write("proc/net/tcp", NO_LISTENERS)
-    made.write("proc/net/route", NO_ROUTES)
-    made.write("var/run/docker.sock", "")
-    return made
 
 
 def test_it_sets_everything_up(machine: Machine) -> None:
@@ -155,6 +50,20 @@ def test_what_is_changed_later_is_kept_or_taken(machine: Machine) -> None:
     assert "C2L_API_REPLICAS=5\n" in file.read_text()
 
 
+def test_lines_that_were_there_before_the_first_install_are_kept(machine: Machine) -> None:
+    (machine.compose / ".env").write_text("# --- yours, below ---\nC2L_WARM=9\n")
+    machine.installs()
+    assert (machine.compose / ".env").read_text().endswith("\n# --- yours, below ---\nC2L_WARM=9\n")
+
+
+def test_the_tag_is_what_settings_say(machine: Machine) -> None:
+    machine.installs("--tag", "1.2")
+    file = machine.compose / ".env"
+    file.write_text(file.read_text().replace("C2L_TAG=1.2", "C2L_TAG=1.1"))
+    machine.installs()
+    assert "C2L_TAG=1.1\n" in file.read_text()
+
+
 def test_only_checking_changes_nothing(machine: Machine) -> None:
     before = machine.snapshot()
     assert "All checks passed" in machine.installs("--check")
@@ -195,6 +104,18 @@ def test_answers_from_a_file_count_after_options_and_are_never_run(machine: Mach
         ("--isolation", "vm", "--isolation"),
         ("--replicas", "0", "--replicas"),
         ("--replicas", "99", "--replicas"),
+        ("--subnet", "8.8", "--subnet of private addresses"),
+        ("--subnet", "172.32", "--subnet of private addresses"),
+        ("--subnet", "172.20.0", "--subnet of private addresses"),
+        ("--subnet", "10.256", "--subnet of private addresses"),
+        ("--http", "0", "--http and --https"),
+        ("--http", "65536", "--http and --https"),
+        ("--https", "host:443", "--http and --https"),
+        ("--https", ":443", "--http and --https"),
+        ("--public-port", "x", "--public-port"),
+        ("--project", "Big", "--project"),
+        ("--project", "x" * 41, "a shorter --project"),
+        ("--tag", "a b", "--tag"),
     ],
 )
 def test_answers_that_cannot_be(machine: Machine, option: str, value: str, expected: str) -> None:
@@ -233,11 +154,100 @@ def test_a_taken_port_unless_it_is_ours(machine: Machine) -> None:
     machine.installs()
 
 
-def test_taken_addresses_unless_they_are_ours(machine: Machine) -> None:
-    machine.write("proc/net/route", NO_ROUTES + "br0 000014AC 00000000\n")
-    machine.refuses("the addresses 172.20.0.0/16")
-    machine.environ = {"OURS": "abc"}
+def test_another_place_on_the_machine(machine: Machine) -> None:
+    machine.write("proc/net/tcp", ON_443)
+    said = machine.installs(
+        "--http", "127.0.0.1:8080", "--https", "8443", "--public-port", "8443", "--project", "second", "--tag", "1.2"
+    )
+    settings = (machine.compose / ".env").read_text()
+    for line in (
+        "COMPOSE_PROJECT_NAME=second", "C2L_HTTP=127.0.0.1:8080", "C2L_HTTPS=8443", "C2L_HTTPS_PORT=8443",
+        "C2L_PORT_SUFFIX=:8443", "C2L_TAG=1.2",
+    ):  # fmt: skip
+        assert f"{line}\n" in settings
+    assert "https://app.example.org:8443/api/auth/oidc/callback" in said
+    assert machine.run(answers={}).returncode == 0  # and it is remembered
+    assert (machine.compose / ".env").read_text() == settings
+
+
+def test_the_authority_needs_port_80(machine: Machine) -> None:
+    done = machine.run("--client-secret-file", str(machine.secret), "--http", "8080")
+    assert done.returncode == 0
+    assert "note: the certificate's authority comes by port 80" in done.stderr
+
+
+@pytest.mark.parametrize(("state", "told"), [("false inactive", "live-restore"), ("true inactive", ""),
+                                             ("false active", "swarm mode")])  # fmt: skip
+def test_an_engine_that_ends_answers_when_it_is_updated(machine: Machine, state: str, told: str) -> None:
+    machine.environ = {"LIVE_RESTORE": state}
+    done = machine.run("--client-secret-file", str(machine.secret))
+    assert done.returncode == 0
+    assert ("will end running answers" in done.stderr) is bool(told)
+    assert told in done.stderr
+    if told == "live-restore":
+        assert '{ "live-restore": true }' in done.stderr
+
+
+def test_an_owner_alone_needs_no_provider(machine: Machine) -> None:
+    given = {"--domain": "example.org", "--email": "me@example.org", "--issuer": "none"}
+    done = machine.run(answers=given)
+    assert done.returncode == 0, done.stderr
+    assert "docker compose exec api-backend cloudtolocalllm sign-in-link" in done.stdout
+    assert "OIDC" not in (machine.compose / ".env").read_text()
+    assert (machine.compose / "secrets" / "oidc-client-secret").read_text() == "none\n"  # Compose wants the file
+    before = machine.snapshot()
+    assert machine.run(answers={}).returncode == 0
+    assert machine.snapshot() == before
+
+
+def test_a_provider_can_come_later(machine: Machine) -> None:
+    assert machine.run(answers={"--domain": "example.org", "--email": "me@e.org", "--issuer": "none"}).returncode == 0
     machine.installs()
+    assert "C2L_OIDC_CLIENT_ID=abc123\n" in (machine.compose / ".env").read_text()
+    assert (machine.compose / "secrets" / "oidc-client-secret").read_text() == "the-secret"
+
+
+def test_an_install_of_before_these_answers_goes_on(machine: Machine) -> None:
+    machine.installs()
+    file = machine.compose / "answers"
+    kept = file.read_text().splitlines()
+    file.write_text(
+        "".join(f"{line}\n" for line in kept if not line.startswith(("subnet", "http", "project", "tag")))
+    )
+    before = (machine.compose / ".env").read_text()
+    assert machine.run(answers={}).returncode == 0
+    assert (machine.compose / ".env").read_text() == before
+
+
+def test_what_runs_is_replaced_one_by_one(machine: Machine) -> None:
+    rollout = machine.folder / "deploy" / "rollout"
+    rollout.write_text('#!/bin/sh\necho "rollout $*" >>"$CALLS"\n[ "$1" = --help ] || exit "${ROLLOUT:-0}"\n')
+    rollout.chmod(0o755)
+    machine.installs()
+    assert "docker compose up -d" in machine.calls()
+    assert "rollout all" not in machine.calls()
+    machine.environ = {"RUNS": "new\nold"}  # an old nginx that still ends its streams
+    machine.installs()
+    assert machine.calls().index("docker compose up -d --no-recreate --scale nginx-proxy=2") < machine.calls().index(
+        "rollout all"
+    )
+    assert machine.calls().count("docker compose up -d") == 1
+    machine.installs("--at-once")
+    assert machine.calls().count("docker compose up -d") == 2
+    machine.environ = {"RUNS": "abc", "ROLLOUT": "1"}
+    done = machine.run(answers={})
+    assert done.returncode == 1
+    assert "deploy/install --at-once" in done.stderr
+
+
+def test_without_a_python_for_it_what_runs_is_replaced_at_once(machine: Machine) -> None:
+    (machine.folder / "deploy" / "rollout").write_text("#!/bin/sh\nexit 1\n")
+    (machine.folder / "deploy" / "rollout").chmod(0o755)
+    machine.environ = {"RUNS": "abc"}
+    done = machine.run("--client-secret-file", str(machine.secret))
+    assert done.returncode == 0
+    assert "which ends running answers" in done.stderr
+    assert "docker compose up -d" in machine.calls()
 
 
 def test_all_faults_are_told_at_once(machine: Machine) -> None:
@@ -251,16 +261,20 @@ def test_without_certificates_from_outside_names_need_not_resolve(machine: Machi
     machine.installs(answers={**GOOD, "--cert-mode": "local-ca"})
 
 
-def test_older_compose_has_its_own_command_and_names(machine: Machine) -> None:
+def test_older_compose_has_its_own_command(machine: Machine) -> None:
     machine.environ = {"COMPOSE_VERSION": "none"}
     machine.program("docker-compose", '#!/bin/sh\necho "old $*" >>"$CALLS"\n[ "$1" != version ] || echo 1.29.2\n')
-    machine.installs("--isolation", "network")
+    said = machine.installs("--isolation", "network", "--issuer", "none")
     assert "old up -d" in machine.calls()
-    assert "C2L_ATTACH=cloudtolocalllm_nginx-proxy_1," in (machine.compose / ".env").read_text()
+    assert "docker-compose exec api-backend" in said
 
 
 def test_shellcheck_has_nothing_to_say() -> None:
     require(shutil.which("shellcheck"), "shellcheck", "apt-get install shellcheck")
-    scripts = [ROOT / "deploy" / "install", *sorted((ROOT / "deploy" / "install.d").glob("*.sh"))]
+    scripts = [
+        ROOT / "deploy" / "install",
+        ROOT / "deploy" / "uninstall",
+        *sorted((ROOT / "deploy" / "install.d").glob("*.sh")),
+    ]
     done = subprocess.run(["shellcheck", *map(str, scripts)], capture_output=True, text=True, timeout=60)
     assert done.stdout == ""

@@ -16,6 +16,7 @@ from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.edge.clients import parse_networks
 from cloudtolocalllm.edge.headers import SECURITY
 from cloudtolocalllm.edge.limits import Rate
+from cloudtolocalllm.edge.nginx.checked import Found
 from cloudtolocalllm.edge.nginx.render import CONFIGURATION, render
 from cloudtolocalllm.edge.nginx.settings import NginxSettings
 from cloudtolocalllm.edge.nginx.state import make_placeholder
@@ -130,7 +131,7 @@ def test_what_only_the_script_sees_is_data_there(key: str, origins: list[str]) -
     text = files["settings.json"]
     assert text.isascii()
     value = json.loads(text)
-    assert (value["corsOrigins"], value["table"]["key"]) == (origins, key)
+    assert (list(value["corsOrigins"]), value["table"]["key"]) == (sorted(set(origins)), key)
     assert files[CONFIGURATION] == configuration()
 
 
@@ -163,8 +164,8 @@ def test_replicas_share_the_least_connected_and_what_is_lost_is_left_out() -> No
     upstream = re.search(r"upstream c2l_api \{.*?\n    \}", configuration(), re.DOTALL)
     assert upstream is not None
     assert "least_conn;" in upstream[0]
-    assert "server unix:/run/c2l/api.sock max_fails=1 fail_timeout=2s;" in upstream[0]
-    assert "server api-backend:8000 max_fails=1 fail_timeout=2s;" in upstream[0]
+    assert "server unix:/run/c2l/api.sock max_fails=1 fail_timeout=4s;" in upstream[0]
+    assert "server api-backend:8000 max_fails=1 fail_timeout=4s;" in upstream[0]
     assert "non_idempotent" not in configuration()
 
 
@@ -191,6 +192,17 @@ def test_tls_is_mozillas_intermediate() -> None:
     assert "strict-transport-security" not in configuration()
 
 
+@pytest.mark.parametrize("counted", [0, 256])
+def test_the_kernel_keeps_little_for_who_does_not_read(counted: int) -> None:
+    edge = replace(EDGE, domain="llm.example", limit_connections=counted)
+    text = configuration(edge, replace(NGINX, certificate_dir=Path("/etc/c2l/certs/x")))
+    listening = [line.strip() for line in text.splitlines() if line.strip().startswith("listen ")]
+    for address in {line.split()[1].rstrip(";") for line in listening if "unix:" not in line}:
+        of_it = [line for line in listening if line.split()[1].rstrip(";") == address]
+        assert sum("sndbuf=128k" in line for line in of_it) == 1, of_it  # nginx refuses to be told twice
+    assert any("sndbuf=128k" in line for line in listening)
+
+
 def test_the_script_knows_the_settings() -> None:
     edge = replace(
         EDGE,
@@ -201,7 +213,7 @@ def test_the_script_knows_the_settings() -> None:
         limit_data=None,
     )
     value = script(edge)
-    assert value["hosts"] == ["app.llm.example", "llm.example", "other.example"]
+    assert list(value["hosts"]) == ["app.llm.example", "llm.example", "other.example"]
     assert value["trusted"] == [
         {"words": [2560, 0], "bits": 8},
         {"words": [0x2001, 0xDB8, 0, 0, 0, 0, 0, 0], "bits": 32},
@@ -223,10 +235,62 @@ def test_without_limits_of_connections_there_is_no_front() -> None:
     assert "\nstream {" not in configuration(replace(EDGE, limit_connections=0))
 
 
+HANDED = tuple(Endpoint(host=host, port=port) for port in (8080, 443, 9) for host in ("0.0.0.0", "::"))
+
+
+def listens(text: str) -> list[str]:
+    return [line for line in re.findall(r"^\s+listen ([^ ;]+)", text, re.MULTILINE) if not line.startswith("unix:")]
+
+
+@pytest.mark.parametrize("connections", [0, 256])
+def test_it_listens_where_its_sockets_do(connections: int) -> None:
+    edge = replace(EDGE, limit_connections=connections)
+    tls = replace(NGINX, certificate_dir=Path("/etc/certs"))
+
+    def found(nginx: NginxSettings, *endpoints: Endpoint) -> set[str]:
+        return set(listens(render(edge, nginx, found=Found(listening=endpoints))[CONFIGURATION]))
+
+    assert found(tls, *HANDED) == {"0.0.0.0:8080", "[::]:8080", "0.0.0.0:443", "[::]:443"}
+    assert found(NGINX, *HANDED) == {"0.0.0.0:8080", "[::]:8080"}
+    assert set(listens(configuration(edge, tls))) == {"127.0.0.1:8080", "127.0.0.1:443"}
+    with pytest.raises(RenderError, match="C2L_NGINX_PORTS: expected a socket at port 443"):
+        found(tls, *HANDED[:2])
+
+
+@pytest.mark.parametrize("connections", [0, 256])
+def test_at_the_end_it_accepts_nothing_from_outside(connections: int) -> None:
+    tls = replace(NGINX, certificate_dir=Path("/etc/certs"))
+    files = render(replace(EDGE, limit_connections=connections), tls, found=Found(listening=()))
+    text = files[CONFIGURATION]
+    assert listens(text) == []
+    servers = re.findall(r"^ *server \{\n +(\S+)", text, re.MULTILINE)
+    assert set(servers) == {"listen"}  # one without would get an address of nginx's own choice
+
+
+def test_names_are_replaced_by_the_addresses_that_are_known() -> None:
+    nginx = replace(NGINX, web=Endpoint(host="web-app", port=80))
+    known = {"api-backend": ("172.20.16.2", "2001:db8::2")}
+    text = render(EDGE, nginx, found=Found(addresses=known))[CONFIGURATION]
+    api, web = (text.split(f"upstream c2l_{name} {{")[1].split("}")[0] for name in ("api", "web"))
+    assert re.findall("server (\\S+)", api) == [*("unix:/run/c2l/api.sock", "172.20.16.2:8000", "[2001:db8::2]:8000")]
+    assert re.findall("server (\\S+)", web) == ["unix:/run/c2l/nginx/nobody"]
+    assert "default c2l_api;" in text
+    with pytest.raises(RenderError, match="C2L_EDGE_API"):
+        render(EDGE, NGINX, found=Found(addresses={"api-backend": ("1.2.3.4;",)}))
+
+
+def test_a_name_can_be_looked_up_at_each_request() -> None:
+    edge = replace(EDGE, api=EDGE.api[1:])
+    text = render(edge, NGINX, found=Found(addresses={}, ask_each_time=True))[CONFIGURATION]
+    assert "default api-backend:8000;" in text
+    assert text.count("proxy_pass http://$c2l_api") == 3
+
+
 @pytest.mark.nginx
+@pytest.mark.parametrize("found", [Found(), Found(addresses={}, listening=HANDED[:2]), Found(listening=())])
 @pytest.mark.parametrize("connections", [0, 256])
 @pytest.mark.parametrize("tls", [False, True])
-def test_nginx_takes_it(tmp_path: Path, tls: bool, connections: int) -> None:
+def test_nginx_takes_it(tmp_path: Path, tls: bool, connections: int, found: Found) -> None:
     require_nginx()
     edge = replace(EDGE, api=EDGE.api[:1], domain="llm.example", allowed_hosts=("[2001:db8::7]", "192.0.2.7"),
                    listen_host="::1", web_root=tmp_path, limit_connections=connections)  # fmt: skip
@@ -236,7 +300,9 @@ def test_nginx_takes_it(tmp_path: Path, tls: bool, connections: int) -> None:
     if tls:
         make_placeholder(tmp_path / "tls", "llm.example", SystemClock())
         nginx = replace(nginx, certificate_dir=tmp_path / "tls", public_tls_port=8443)
-    for name, text in render(edge, nginx).items():
+        if found.listening:
+            found = replace(found, listening=HANDED)
+    for name, text in render(edge, nginx, found=found).items():
         (tmp_path / name).write_text(text)
     program = nginx_path()
     assert program is not None

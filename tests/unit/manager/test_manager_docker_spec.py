@@ -43,7 +43,7 @@ def test_a_container_may_do_nothing_that_a_proxy_does_not_need(subnet: IPv4Netwo
     assert config["ReadonlyRootfs"] is True
     assert config["Privileged"] is False
     assert config["Memory"] == config["MemorySwap"] == 1 << 26
-    assert config["NanoCpus"] == 250_000_000
+    assert (config["CpuQuota"], config["CpuPeriod"]) == (100_000, 400_000)
     assert config["PidsLimit"] == 9
     assert config["Init"] is True
     assert config["IpcMode"] == "none"
@@ -158,18 +158,18 @@ def test_settings_of_containers_are_read_and_bad_ones_told() -> None:
         PREFIX + "LISTEN": "unix:/run/c2l/manager.sock",
         PREFIX + "DRIVER": "docker",
         PREFIX + "ISOLATION": "network",
-        PREFIX + "ATTACH": "nginx-proxy, manager",
+        PREFIX + "ATTACH": "nginx-proxy, c2l/streaming-proxy-manager",
         PREFIX + "SUBNETS": "10.9.0.0/20",
         PREFIX + "CONTAINER_CPUS": "0.3",
     }
     config = load(ManagerSettings, PREFIX, environ).containers()
     assert config.isolation is Isolation.NETWORK
-    assert config.attach == ("nginx-proxy", "manager")
+    assert config.attach == ("nginx-proxy", "c2l/streaming-proxy-manager")
     assert specs.subnets(config.subnets) == 256
     assert config.limits.cpus == 0.3
     bad = {
         "ISOLATION": "hope",
-        "ATTACH": "a b",
+        "ATTACH": "a/b/c",
         "SUBNETS": "10.9.0.0/29",
         "CONTAINER_CPUS": "none",
         "IMAGE": "../../x",
@@ -179,6 +179,19 @@ def test_settings_of_containers_are_read_and_bad_ones_told() -> None:
     with pytest.raises(SettingsError) as caught:
         load(ManagerSettings, PREFIX, {**environ, **{PREFIX + name: value for name, value in bad.items()}})
     assert str(caught.value).count("expected") == len(bad)
+
+
+def test_whom_a_word_of_attach_means() -> None:
+    mine = {specs.COMPOSE_PROJECT: "c2l", specs.COMPOSE_SERVICE: "nginx-proxy"}
+    assert specs.is_meant("nginx", "nginx", {})
+    assert not specs.is_meant("nginx", "nginx2", mine)
+    assert specs.filters_of("nginx.1") == {"name": ["^/nginx\\.1$"]}
+    for name in ("c2l_nginx-proxy_1", "c2l-nginx-proxy-2"):
+        assert specs.is_meant("c2l/nginx-proxy", name, mine)
+    for wrong in ({}, {**mine, specs.COMPOSE_PROJECT: "other"}, {**mine, specs.COMPOSE_SERVICE: "web-app"}):
+        assert not specs.is_meant("c2l/nginx-proxy", "c2l_nginx-proxy_1", wrong)
+    labels = [f"{specs.COMPOSE_PROJECT}=c2l", f"{specs.COMPOSE_SERVICE}=nginx-proxy"]
+    assert specs.filters_of("c2l/nginx-proxy") == {"label": labels}
 
 
 def test_paths_must_be_absolute_and_short_enough_for_sockets() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from cloudtolocalllm.manager.policy import (
+    START_PATIENCE,
     Claim,
     Desired,
     Observed,
@@ -58,6 +59,23 @@ def test_ready_spare_is_claimed_before_one_that_starts_and_is_replaced() -> None
 def test_spares_wait_after_a_failed_start_but_users_do_not() -> None:
     config = dataclasses.replace(CONFIG, warm=2)
     assert decide(Desired(("u",), spares_after=NOW + 1), [], NOW, config) == [Start("u")]
+
+
+def test_starts_wait_for_each_other_and_nobody_is_refused_for_that() -> None:
+    config = dataclasses.replace(CONFIG, warm=1, max_instances=5, starts_at_once=2)
+    assert decide(Desired(("u", "v", "w")), [], NOW, config) == [Start("u"), Start("v")]
+    under_way = [starting("a", "u"), starting("b", "v")]
+    assert decide(Desired(("u", "v", "w")), under_way, NOW, config) == []
+    done = [ready("a", "u", active_at=NOW), starting("b", "v")]
+    assert decide(Desired(("v", "w")), done, NOW, config) == [Start("w")]
+    # What takes long is not waited for.
+    slow = [starting("a", "u", age=START_PATIENCE), starting("b", "v", age=START_PATIENCE)]
+    assert decide(Desired(("u", "v", "w")), slow, NOW, config) == [Start("w"), Start(None)]
+    # Who waits has a place: whoever comes later is refused.
+    full = dataclasses.replace(config, max_instances=4)
+    asked = decide(Desired(("u", "v", "w", "x", "y")), under_way, NOW, full)
+    assert [one for one in asked if isinstance(one, Start)] == []
+    assert [one.user for one in asked if isinstance(one, Refuse)] == ["y"]
 
 
 def test_surplus_spares_are_stopped_the_newest_first() -> None:

@@ -7,7 +7,7 @@ from tests.support.manager_parts import MemoryDriver, running
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.contracts.instances import InstanceState
-from cloudtolocalllm.manager.demands import CapacityError, StartFailedError
+from cloudtolocalllm.manager.demands import CapacityError, LeavingError, StartFailedError
 from cloudtolocalllm.manager.drivers.base import Found, InstanceSpec
 
 SPEC = InstanceSpec("px-00000000000000aa", "old", "cd" * 32, 1.0)
@@ -243,11 +243,11 @@ async def test_the_end_leaves_nothing() -> None:
         waiting = asyncio.ensure_future(parts.reconciler.ensure("slow"))
         await parts.settle()
         await parts.end()
-        with pytest.raises(StartFailedError):
+        with pytest.raises(LeavingError):
             await waiting
         assert driver.running == {}
         assert driver.closed
-        with pytest.raises(StartFailedError, match="does not run"):
+        with pytest.raises(LeavingError):
             await parts.reconciler.ensure("u")
 
 

@@ -36,6 +36,12 @@ def test_every_kind_is_read() -> None:
     assert got == Sample(Endpoint(path="/run/api"), "n", 8080, 2.0, True, Path("/srv"), ("a", "b"))
 
 
+def test_an_empty_value_is_none_where_none_may_be() -> None:
+    assert load(Sample, "S_", {"S_API": "h:1", "S_ROOT": "", "S_NAME": ""}).root is None
+    with pytest.raises(SettingsError, match="S_PORT: expected a whole number"):
+        load(Sample, "S_", {"S_API": "h:1", "S_PORT": ""})
+
+
 def test_defaults() -> None:
     assert load(Sample, "S_", {"S_API": "h:1"}) == Sample(Endpoint(host="h", port=1))
 

@@ -12,16 +12,33 @@ const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$/;
 const TRICK = /%(?:2e|2f|5c|[01][0-9a-f]|7f|(?![0-9a-f]{2}))|[\\\x00-\x20\x7f]|\/\/|\.\.|(?:^|\/)\.(?:\/|$)/i;
 const DEFAULT_PORTS = {http: '80', https: '443'};
 
+// njs has no garbage collector: what a request's scripts make stays until its end, which for a WebSocket is a day. So
+// what every request passes makes as little as can be: loops, and no functions and arrays for one use.
+
 function values(headers, name) {
-    return headers.filter((field) => field[0] === name).map((field) => field[1]);
+    const found = [];
+    for (let i = 0; i < headers.length; i++) {
+        if (headers[i][0] === name) {
+            found.push(headers[i][1]);
+        }
+    }
+    return found;
 }
 
 function one(headers, name) {
-    const found = headers.find((field) => field[0] === name);
-    return found ? found[1] : '';
+    for (let i = 0; i < headers.length; i++) {
+        if (headers[i][0] === name) {
+            return headers[i][1];
+        }
+    }
+    return '';
 }
 
-// Lists of `settings` have no methods.
+// Whether a set of `settings` has a name.
+function has(set, name) {
+    return set[name] === true;
+}
+
 function isOneOf(list, value) {
     for (let i = 0; i < list.length; i++) {
         if (list[i] === value) {
@@ -32,7 +49,11 @@ function isOneOf(list, value) {
 }
 
 function tokens(headers, name) {
-    return values(headers, name).join(',').split(',').map((token) => token.trim().toLowerCase());
+    const found = values(headers, name).join(',').toLowerCase().split(',');
+    for (let i = 0; i < found.length; i++) {
+        found[i] = found[i].trim();
+    }
+    return found;
 }
 
 // --- answers ---
@@ -73,14 +94,17 @@ function unreadable(r, headers) {
     if (headers.length > settings.maxFields) {
         return cut(r, 431, 'Expected at most ' + settings.maxFields + ' fields.');
     }
-    const size = headers.reduce((sum, field) => sum + field[0].length + field[1].length + 4, 0);
+    let size = 0;
+    for (let i = 0; i < headers.length; i++) {
+        size += headers[i][0].length + headers[i][1].length + 4;
+    }
     if (size > settings.maxHead) {
         return cut(r, 431, 'Expected a head of at most ' + settings.maxHead + ' bytes.');
     }
     if (r.variables.request_uri.length > settings.maxTarget) {
         return cut(r, 414, 'Expected a target of at most ' + settings.maxTarget + ' bytes.');
     }
-    if (!isOneOf(settings.methods, r.method)) {
+    if (!has(settings.methods, r.method)) {
         return cut(r, 501, 'Expected a method that is registered.');
     }
     const host = values(headers, 'host');
@@ -140,7 +164,7 @@ function route(path) {
 function kindOf(where, path) {
     if (where === 'api') {
         const plain = path.replace(/%([0-9a-f]{2})/gi, (_, hex) => String.fromCharCode(parseInt(hex, 16)));
-        if (startsWithAny(plain, settings.signIn) && !isOneOf(settings.notSignIn, plain.replace(/\/+$/, ''))) {
+        if (startsWithAny(plain, settings.signIn) && !has(settings.notSignIn, plain.replace(/\/+$/, ''))) {
             return 'sign-in';
         }
     }
@@ -170,7 +194,7 @@ function judge(headers, scheme) {
     if (isOurs(sent[0], one(headers, 'host'), scheme)) {
         return 'ours';
     }
-    return isOneOf(settings.corsOrigins, sent[0]) ? 'allowed' : 'foreign';
+    return has(settings.corsOrigins, sent[0]) ? 'allowed' : 'foreign';
 }
 
 function preflight(r, headers) {
@@ -188,25 +212,27 @@ function preflight(r, headers) {
 // fields but those that Connection names (RFC 9110 §7.6.1) nor keep two of one name. Its parsers let no end of a line
 // through in a value; that is looked at once more, since a second request could be hidden behind one.
 function lines(r, headers, wanted) {
-    const kept = headers.filter((field) => wanted(field) && !/[\r\n]/.test(field[1]));
-    return r.variables.c2l_request_id + kept.map((field) => '\r\n' + field[0] + ': ' + field[1]).join('');
-}
-
-function endToEnd(headers) {
-    const named = tokens(headers, 'connection');
-    return (field) => !isOneOf(settings.hopByHop, field[0]) && !isOneOf(named, field[0]);
+    const kept = [r.variables.c2l_request_id];
+    for (let i = 0; i < headers.length; i++) {
+        const value = headers[i][1];
+        if (wanted(headers[i][0]) && value.indexOf('\r') < 0 && value.indexOf('\n') < 0) {
+            kept.push('\r\n', headers[i][0], ': ', value);
+        }
+    }
+    return kept.join('');
 }
 
 function prepare(r, where, headers, client) {
-    const passes = endToEnd(headers);
+    const named = tokens(headers, 'connection');
+    const passes = (name, dropped) => !has(settings.hopByHop, name) && !isOneOf(named, name) && !has(dropped, name);
     if (where === 'api' || where === 'api-websocket') {
         r.variables.c2l_address = client.address;
         r.variables.c2l_scheme = client.scheme || 'http';
-        r.variables.c2l_to_api = lines(r, headers, (f) => passes(f) && !isOneOf(settings.droppedToApi, f[0]));
+        r.variables.c2l_to_api = lines(r, headers, (name) => passes(name, settings.droppedToApi));
         return;
     }
-    r.variables.c2l_question = lines(r, headers, (f) => isOneOf(settings.asked, f[0]));
-    r.variables.c2l_to_proxy = lines(r, headers, (f) => passes(f) && !isOneOf(settings.droppedToProxy, f[0]));
+    r.variables.c2l_question = lines(r, headers, (name) => has(settings.asked, name));
+    r.variables.c2l_to_proxy = lines(r, headers, (name) => passes(name, settings.droppedToProxy));
 }
 
 // Whether all of a request's content is read before its proxy is sought: see `unreached`.
@@ -243,7 +269,7 @@ function limited(r, client, where, path) {
 
 function misdirected(r, headers, path) {
     const found = HOST.exec(one(headers, 'host'));
-    if (!found || parseInt(found[2] || '0', 10) > 65535 || !isOneOf(settings.hosts, found[1].toLowerCase())) {
+    if (!found || parseInt(found[2] || '0', 10) > 65535 || !has(settings.hosts, found[1].toLowerCase())) {
         return refuse(r, 421, 'not-found',
             'This server does not answer to that host name; its owner can allow more of them.');
     }
@@ -271,7 +297,10 @@ function share(r, standing, headers) {
 }
 
 function decide(r) {
-    let headers = r.rawHeadersIn.map((field) => [field[0].toLowerCase(), field[1]]);
+    let headers = r.rawHeadersIn;
+    for (let i = 0; i < headers.length; i++) {
+        headers[i][0] = headers[i][0].toLowerCase();
+    }
     const bad = unreadable(r, headers);
     if (bad) {
         return bad;
@@ -285,7 +314,7 @@ function decide(r) {
     let standing = 'none';
     if (data || where === 'tunnel' || where === 'api' || where === 'api-websocket') {
         standing = judge(headers, client.scheme);
-        if (data && settings.corsOrigins.length) {
+        if (data && settings.shares) {
             headers = share(r, standing, headers);
         }
     }
@@ -350,7 +379,7 @@ function verdict(r) {
     }
     const slug = v.c2l_v_problem || '';
     const stated = v.c2l_v_status || '';
-    if (!settings.titles[slug] || (stated && !isOneOf(settings.statuses, parseInt(stated, 10)))) {
+    if (!settings.titles[slug] || (stated && !has(settings.statuses, stated))) {
         challenge(r, asked === '401', '');
         return refuse(r, asked, asked === '401' ? 'unauthenticated' : 'forbidden', 'The API refused the request.');
     }

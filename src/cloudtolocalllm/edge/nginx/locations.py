@@ -63,6 +63,11 @@ def locations(places: Places) -> list[str]:
         *(_refusal(places, "refuse", status) for status in STATUSES),
         *(_refusal(places, "cut", status) for status in CUT_STATUSES),
         *_detours(places),
+        # A request's connection stays marked, wherever the request goes from here.
+        block(
+            "location ^~ /_c2l/close/",
+            ["internal;", *_small(), "keepalive_timeout 0;", 'rewrite "^/_c2l/close/(.*)\\z" /_c2l/$1 last;'],
+        ),
         # Where a script that failed leaves a request.
         block("location /", ["internal;", *_small(), "rewrite ^ /_c2l/refuse/500 last;"]),
     ]
@@ -86,7 +91,7 @@ def _security_names() -> tuple[str, ...]:
 
 def _to_api() -> list[str]:
     return [
-        "proxy_pass http://c2l_api$request_uri;",
+        "proxy_pass http://$c2l_api$request_uri;",
         "proxy_pass_request_headers off;",
         "proxy_set_header Host $http_host;",
         "proxy_set_header X-Request-Id $c2l_to_api;",
@@ -107,6 +112,7 @@ def _api(places: Places) -> list[str]:
                 "internal;",
                 *errors,
                 f"client_max_body_size {places.api_body_limit};",
+                "client_body_timeout 15s;",  # these contents are small; nobody pauses in one for a minute
                 *_to_api(),
                 *_hidden(("Upgrade",)),
                 "proxy_pass_header X-Accel-Buffering;",  # for a further proxy in front of an event stream
@@ -117,7 +123,7 @@ def _api(places: Places) -> list[str]:
                 "proxy_next_upstream error timeout;",
                 "proxy_next_upstream_timeout 20s;",
                 "proxy_next_upstream_tries 4;",
-                "proxy_connect_timeout 3s;",
+                "proxy_connect_timeout 1s;",
                 "proxy_read_timeout 30s;",
                 "proxy_send_timeout 30s;",
             ],
@@ -134,7 +140,7 @@ def _api(places: Places) -> list[str]:
                 "proxy_set_header Upgrade websocket;",
                 "proxy_next_upstream error timeout;",
                 "proxy_next_upstream_timeout 20s;",
-                "proxy_connect_timeout 3s;",
+                "proxy_connect_timeout 1s;",
                 f"proxy_read_timeout {places.stream_timeout}s;",
                 f"proxy_send_timeout {places.stream_timeout}s;",
             ],
@@ -200,7 +206,7 @@ def _data(places: Places) -> list[str]:
             [
                 "internal;",
                 *_small(),  # the subrequest has the length of the request's content, though not the content
-                "proxy_pass http://c2l_api/internal/authorize;",
+                "proxy_pass http://$c2l_api/internal/authorize;",
                 "proxy_method GET;",
                 "proxy_pass_request_headers off;",
                 "proxy_pass_request_body off;",
@@ -217,7 +223,7 @@ def _data(places: Places) -> list[str]:
                 "proxy_next_upstream error timeout;",
                 "proxy_next_upstream_tries 4;",
                 f"proxy_next_upstream_timeout {places.authorize_timeout}s;",
-                "proxy_connect_timeout 3s;",
+                "proxy_connect_timeout 1s;",
                 f"proxy_read_timeout {places.authorize_timeout}s;",
                 "proxy_send_timeout 5s;",
             ],
@@ -274,7 +280,7 @@ def _pages(places: Places) -> list[str]:
             *(f'proxy_set_header {name} "";' for name in ("Cookie", "Authorization", "X-Api-Key", "C2L-Assertion")),
             f"proxy_ignore_headers {_ACCEL};",
             *_hidden((*_security_names(), *_CORS, "Set-Cookie")),
-            "proxy_connect_timeout 3s;",
+            "proxy_connect_timeout 1s;",
             "proxy_read_timeout 30s;",
             "error_page 502 = @broke;",
             "error_page 504 = @late;",

@@ -1,25 +1,28 @@
 """Renders nginx's configuration: pure, from settings to the text of files."""
 
-from dataclasses import dataclass
-
-from cloudtolocalllm.edge import routes
 from cloudtolocalllm.edge.nginx import script
+from cloudtolocalllm.edge.nginx.checked import Checked, Found, check
 from cloudtolocalllm.edge.nginx.fields import page_maps, security, security_maps
-from cloudtolocalllm.edge.nginx.locations import Places, locations
+from cloudtolocalllm.edge.nginx.locations import locations
 from cloudtolocalllm.edge.nginx.settings import NginxSettings
-from cloudtolocalllm.edge.nginx.text import Checks, block
+from cloudtolocalllm.edge.nginx.text import block
 from cloudtolocalllm.edge.settings import EdgeSettings
 from cloudtolocalllm.runtime.http1.messages import DEFAULT_LIMITS
 
 CERTIFICATE = "fullchain.pem"
 PRIVATE_KEY = "privkey.pem"
 CONFIGURATION = "nginx.conf"
+CLOSING = "closing"
+"""File in the state folder; while it is there connections are closed after the answer under way."""
+HEALTH = "health.sock"
+"""Socket in the state folder that answers as long as a worker does."""
+STANDING = Found()
 TABLES = "limits"
 """Folder of the limits' counts in the state folder."""
 _VARIABLES = (
     *("entered", "route", "slug", "detail", "code", "retry_after", "policy", "limit", "challenge", "nonce", "allow"),
     *("allow_origin", "allow_headers", "expose", "vary", "address", "scheme", "to_api", "to_proxy", "question"),
-    *("whole", "path", "fresh", "broke"),
+    *("whole", "path", "fresh", "broke", "closing"),
 )
 """Those that the scripts and the configuration hand each other; empty at first."""
 _CIPHERS = (
@@ -27,6 +30,11 @@ _CIPHERS = (
     *("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"),
 )
 """Mozilla's intermediate list for TLS 1.2 but for finite-field Diffie-Hellman, which nobody needs any more."""
+_CIPHERSUITES = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+"""Mozilla's list for TLS 1.3, in its order; OpenSSL's own begins with 256 bits."""
+_SENT = "128k"
+"""Bytes in the kernel that a client has not taken. By itself it keeps up to 4 MB for each (net.ipv4.tcp_wmem), so 300
+that read next to nothing would hold 1.1 GB. Enough for a megabyte a second around the world."""
 _LOG = (
     *('{"time":"$time_iso8601"', '"service":"nginx"', '"message":"request"', '"method":"$request_method"'),
     *('"route":"$c2l_route"', '"status":"$status"', '"bytes":"$body_bytes_sent"', '"seconds":"$request_time"'),
@@ -56,47 +64,19 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """Everything that is written into the configuration, checked."""
-
-    places: Places
-    api: tuple[str, ...]
-    web: str | None
-    names: tuple[str, ...]
-    """Host names that may be led from clear text to TLS."""
-    host: str
-    port: int
-    tls_port: int
-    public_tls_port: int
-    certificates: str | None
-    acme: str
-    state: str
-    modules: str
-    user: str
-    workers: int
-    connections: int
-    resolver: str
-    log_level: str
-    access_log: str
-    uncounted: tuple[str, ...]
-    """Networks whose connections are not limited."""
-    front: int
-    """Connections of one client at most; 0 for no front that counts them."""
-
-
-def render(edge: EdgeSettings, nginx: NginxSettings, *, key: str = "") -> dict[str, str]:
+def render(edge: EdgeSettings, nginx: NginxSettings, *, key: str = "", found: Found = STANDING) -> dict[str, str]:
     """Return nginx's configuration as texts by file name; the files belong into one folder.
 
     Args:
         edge: Who is let in and where requests go, as the embedded edge has it.
         nginx: How nginx is set up.
         key: A secret of this installation that keys the limits' tables, in letters and digits.
+        found: What is known only when it runs.
 
     Raises:
         RenderError: Some settings cannot be expressed; the text lists all.
     """
-    it = _check(edge, nginx)
+    it = check(edge, nginx, found)
     site_host = edge.domain.lower() if edge.domain and nginx.site_root is not None else ""
     tables = f"{it.state}/{TABLES}"
     module = script.module(
@@ -105,60 +85,7 @@ def render(edge: EdgeSettings, nginx: NginxSettings, *, key: str = "") -> dict[s
     return {CONFIGURATION: _configuration(it), "settings.json": module, **script.scripts()}
 
 
-def _check(edge: EdgeSettings, nginx: NginxSettings) -> _Checked:
-    checks = Checks()
-    tls = nginx.certificate_dir is not None
-    hosts = routes.hosts(edge.domain, edge.listen_host, edge.allowed_hosts)
-    state = checks.path("C2L_NGINX_STATE_DIR", nginx.state_dir)
-    if len(state) > 80:  # a Unix socket's path has at most 107 bytes
-        checks.fault("C2L_NGINX_STATE_DIR", "a path of at most 80 bytes")
-    if edge.domain and checks.host("C2L_EDGE_DOMAIN", edge.domain).startswith("["):
-        checks.fault("C2L_EDGE_DOMAIN", "a domain")
-    most = 2**40
-    timeout = edge.authorize_timeout
-    timeout_fits = 0 < timeout <= 3600
-    if not timeout_fits:
-        checks.fault("C2L_EDGE_AUTHORIZE_TIMEOUT", "seconds from 1 to 3600")
-    checked = _Checked(
-        places=Places(
-            data_body_limit=checks.number("C2L_EDGE_DATA_BODY_LIMIT", edge.data_body_limit, 1, most),
-            api_body_limit=checks.number("C2L_EDGE_API_BODY_LIMIT", edge.api_body_limit, 1, most),
-            authorize_timeout=max(1, round(timeout)) if timeout_fits else 1,
-            stream_timeout=checks.number("C2L_NGINX_STREAM_TIMEOUT", nginx.stream_timeout, 1, 10**6),
-            tls=tls,
-            brotli=nginx.brotli,
-            web_root=None if edge.web_root is None else checks.path("C2L_EDGE_WEB_ROOT", edge.web_root),
-            site_root=None if nginx.site_root is None else checks.path("C2L_NGINX_SITE_ROOT", nginx.site_root),
-            web=nginx.web is not None,
-        ),
-        api=tuple(checks.endpoint("C2L_EDGE_API", endpoint) for endpoint in edge.api),
-        web=None if nginx.web is None else checks.endpoint("C2L_NGINX_WEB", nginx.web),
-        names=tuple(sorted(set(checks.hosts("C2L_EDGE_ALLOWED_HOSTS", hosts)))),
-        host=checks.host("C2L_EDGE_LISTEN_HOST", edge.listen_host),
-        port=checks.port("C2L_EDGE_LISTEN_PORT", edge.listen_port),
-        tls_port=checks.port("C2L_NGINX_TLS_PORT", nginx.tls_port),
-        public_tls_port=checks.port("C2L_NGINX_PUBLIC_TLS_PORT", nginx.public_tls_port),
-        certificates=checks.path("C2L_NGINX_CERTIFICATE_DIR", nginx.certificate_dir) if tls else None,
-        acme=checks.path("C2L_NGINX_ACME_ROOT", nginx.acme_root),
-        state=state,
-        modules=checks.path("C2L_NGINX_MODULES_DIR", nginx.modules_dir),
-        user=checks.user("C2L_NGINX_USER", nginx.user),
-        workers=checks.number("C2L_NGINX_WORKERS", nginx.workers, 0, 512),
-        connections=checks.number("C2L_NGINX_CONNECTIONS", nginx.connections, 64, 1_000_000),
-        resolver=checks.resolver("C2L_NGINX_RESOLVER", nginx.resolver),
-        log_level=checks.level("C2L_NGINX_ERROR_LOG_LEVEL", nginx.error_log_level),
-        uncounted=tuple(str(network) for network in edge.trusted_proxies)
-        + (("127.0.0.0/8", "::1/128") if script.exempts_loopback(edge) else ()),
-        access_log=checks.path("C2L_NGINX_ACCESS_LOG", nginx.access_log),
-        front=checks.number("C2L_EDGE_LIMIT_CONNECTIONS", edge.limit_connections, 0, 1_000_000),
-    )
-    if not checked.api:
-        checks.fault("C2L_EDGE_API", "at least one endpoint")
-    checks.finish()
-    return checked
-
-
-def _configuration(it: _Checked) -> str:
+def _configuration(it: Checked) -> str:
     modules = ["ngx_http_js_module", *(["ngx_http_brotli_static_module"] if it.places.brotli else [])]
     if it.front:
         modules += ["ngx_stream_module", "ngx_stream_js_module"]
@@ -182,7 +109,7 @@ def _configuration(it: _Checked) -> str:
 # --- connections are counted before anything is read of them ---
 
 
-def _front(it: _Checked) -> list[str]:
+def _front(it: Checked) -> list[str]:
     """Return what stands in front: `limit_conn` of http would count requests, not connections that only wait."""
     lines = [
         "js_preload_object settings from settings.json;",
@@ -204,42 +131,40 @@ def _front(it: _Checked) -> list[str]:
         "proxy_socket_keepalive on;",
         "tcp_nodelay on;",
     ]
-    for name, port in _listeners(it):
+    for name, addresses in it.listeners.items():
+        if not addresses:
+            continue
         here = f"unix:{it.state}/{name}.sock"
         there = f"unix:{it.state}/full-{name}.sock"
         choice = ["volatile;", f"REJECTED_DRY_RUN {there};", f"default {here};"]
         lines.append(block(f"map $limit_conn_status $c2l_{name}", choice))
-        lines.append(block("server", [f"listen {it.host}:{port};", f"proxy_pass $c2l_{name};"]))
+        listen = [f"listen {address} sndbuf={_SENT};" for address in addresses]
+        lines.append(block("server", [*listen, f"proxy_pass $c2l_{name};"]))
     return lines
 
 
-def _listeners(it: _Checked) -> list[tuple[str, int]]:
-    plain = ("plain", it.port)
-    return [plain] if it.certificates is None else [plain, ("tls", it.tls_port)]
-
-
-def _listen(it: _Checked, name: str, port: int, *, full: bool = False) -> str:
-    speaks = " ssl http2" if name == "tls" else ""
+def _listen(it: Checked, name: str, *, full: bool = False, default: bool = True) -> list[str]:
+    speaks = (" default_server" if default else "") + (" ssl http2" if name == "tls" else "")
     if it.front:
-        return f"listen unix:{it.state}/{'full-' if full else ''}{name}.sock default_server{speaks} proxy_protocol;"
-    return f"listen {it.host}:{port} default_server{speaks};"
+        return [f"listen unix:{it.state}/{'full-' if full else ''}{name}.sock{speaks} proxy_protocol;"]
+    sent = f" sndbuf={_SENT}" if default else ""  # an option of the socket, which may be said once
+    # nginx would make up an address for a server that has none
+    places = it.listeners[name] or (f"unix:{it.state}/{name}.sock",)
+    return [f"listen {place}{speaks}{sent};" for place in places]
 
 
 # --- http ---
 
 
-def _http(it: _Checked) -> list[str]:
-    name, port = _listeners(it)[-1]
-    servers = [block("server", _server(it, _listen(it, name, port)))]
+def _http(it: Checked) -> list[str]:
+    servers = [block("server", _health(it)), block("server", _server(it, _listen(it, list(it.listeners)[-1])))]
     if it.certificates is not None:
         servers += _redirects(it)
     if it.front:
-        servers += [
-            block("server", _full(it, _listen(it, each, number, full=True))) for each, number in _listeners(it)
-        ]
+        servers += [block("server", _full(it, _listen(it, name, full=True))) for name in it.listeners]
     return [
         *_general(it),
-        *_scripts(),
+        *_scripts(it),
         *page_maps(),
         *security_maps(tls=it.places.tls),
         *_upstreams(it),
@@ -248,7 +173,7 @@ def _http(it: _Checked) -> list[str]:
     ]
 
 
-def _general(it: _Checked) -> list[str]:
+def _general(it: Checked) -> list[str]:
     limits = DEFAULT_LIMITS
     return [
         f"log_format c2l escape=json '{','.join(_LOG)}';",
@@ -293,7 +218,7 @@ def _general(it: _Checked) -> list[str]:
     ]
 
 
-def _scripts() -> list[str]:
+def _scripts(it: Checked) -> list[str]:
     endpoint = '"~^unix:/[A-Za-z0-9_./+-]+\\z" "$c2l_v_endpoint:"'
     address = '"~^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}\\z" $c2l_v_endpoint'
     return [
@@ -309,25 +234,27 @@ def _scripts() -> list[str]:
             "map $http_x_request_id $c2l_request_id",
             ['"~^[A-Za-z0-9_.-]{1,64}\\z" $http_x_request_id;', "default $request_id;"],
         ),
+        # The group of servers, or a name that is looked up.
+        block("map $c2l_fresh $c2l_api", [f"default {it.api_by_name or 'c2l_api'};"]),
         # Nothing is sent to what is no endpoint: an empty one is an error of ours.
         block("map $c2l_v_endpoint $c2l_upstream", ["volatile;", f"{endpoint};", f"{address};", 'default "";']),
     ]
 
 
-def _upstreams(it: _Checked) -> list[str]:
+def _upstreams(it: Checked) -> list[str]:
     api = [
         "zone c2l_api 128k;",
         "least_conn;",
-        *(f"server {endpoint} max_fails=1 fail_timeout=2s;" for endpoint in it.api),
+        # Not longer: when all were away for a moment, nobody is asked before it is over.
+        *(f"server {endpoint} max_fails=1 fail_timeout=4s;" for endpoint in it.api),
         "keepalive 32;",
+        "keepalive_timeout 4s;",  # less than a replica that ends keeps them (C2L_API_DRAIN_IDLE)
     ]
-    upstreams = [block("upstream c2l_api", api)]
-    if it.web is not None:
-        upstreams.append(block("upstream c2l_web", [f"server {it.web} max_fails=0;", "keepalive 8;"]))
-    return upstreams
+    web = [*(f"server {endpoint} max_fails=0;" for endpoint in it.web), "keepalive 8;"]
+    return [block("upstream c2l_api", api), block("upstream c2l_web", web)]
 
 
-def _tls(it: _Checked) -> list[str]:
+def _tls(it: Checked) -> list[str]:
     if it.certificates is None:
         return []
     return [
@@ -335,7 +262,11 @@ def _tls(it: _Checked) -> list[str]:
         f"ssl_certificate_key {it.certificates}/{PRIVATE_KEY};",
         "ssl_protocols TLSv1.2 TLSv1.3;",
         f"ssl_ciphers {':'.join(_CIPHERS)};",
-        "ssl_prefer_server_ciphers off;",
+        f"ssl_conf_command Ciphersuites {':'.join(_CIPHERSUITES)};",
+        # All are equally strong, so Mozilla leaves the choice to the client; scanners want an order all the same. A
+        # phone that puts ChaCha first, for it has no AES in hardware, still gets that.
+        "ssl_prefer_server_ciphers on;",
+        "ssl_conf_command Options PrioritizeChaCha;",
         "ssl_ecdh_curve X25519:prime256v1:secp384r1;",
         "ssl_session_cache shared:c2l_tls:4m;",
         "ssl_session_timeout 1d;",
@@ -351,26 +282,36 @@ def _errors() -> list[str]:
     return [*plain, "error_page 400 497 501 = /_c2l/cut/400;"]
 
 
-def _server(it: _Checked, listen: str) -> list[str]:
+def _health(it: Checked) -> list[str]:
+    """Return the server that tells a container's health check that a worker answers."""
+    answer = ["default_type text/plain;", 'return 200 "ok\\n";']
+    listen = f"listen unix:{it.state}/{HEALTH};"
+    return [listen, "server_name _;", "access_log off;", "keepalive_timeout 0;", block("location /", answer)]
+
+
+def _server(it: Checked, listen: list[str]) -> list[str]:
     return [
-        listen,
+        *listen,
         "server_name _;",
         *security(tls=it.places.tls, upgraded=False),
         *_errors(),
+        # nginx closes idle connections the moment that it quits, which a request may be on its way on; so for a while
+        # before, each answer says that its connection closes.
+        block(f"if (-f {it.state}/{CLOSING})", ["set $c2l_closing close/;"]),
         # Once a request; error pages and subrequests pass here again. `set` first: while a rewrite is worked out the
         # request counts as an internal one already.
         block(
             'if ($c2l_entered = "")',
-            ["set $c2l_entered 1;", "set $c2l_to $c2l_gate;", "rewrite ^ /_c2l/$c2l_to last;"],
+            ["set $c2l_entered 1;", "set $c2l_to $c2l_gate;", "rewrite ^ /_c2l/$c2l_closing$c2l_to last;"],
         ),
         *locations(it.places),
     ]
 
 
-def _full(it: _Checked, listen: str) -> list[str]:
+def _full(it: Checked, listen: list[str]) -> list[str]:
     detail = f"Expected at most {it.front} connections from one address; close some."
     return [
-        listen,
+        *listen,
         "client_header_timeout 1s;",
         "keepalive_timeout 0;",
         "set $c2l_code 429;",
@@ -384,10 +325,10 @@ def _full(it: _Checked, listen: str) -> list[str]:
     ]
 
 
-def _redirects(it: _Checked) -> list[str]:
+def _redirects(it: Checked) -> list[str]:
     """Return the servers in clear text: the challenges of ACME, and the way to TLS."""
     port = "" if it.public_tls_port == 443 else f":{it.public_tls_port}"
-    listen = _listen(it, "plain", it.port)
+    first, further = _listen(it, "plain"), _listen(it, "plain", default=False)
     challenge = block(
         "location ^~ /.well-known/acme-challenge/",
         [f"root {it.acme};", "default_type text/plain;", "try_files $uri =404;", "disable_symlinks on;"],
@@ -406,6 +347,6 @@ def _redirects(it: _Checked) -> list[str]:
     led = block("location /", [f"return 308 https://$host{port}$request_uri;"])
     names = " ".join(it.names)
     return [
-        block("server", [listen, "server_name _;", *common, challenge, misdirected]),
-        block("server", [listen.replace(" default_server", ""), f"server_name {names};", *common, challenge, led]),
+        block("server", [*first, "server_name _;", *common, challenge, misdirected]),
+        block("server", [*further, f"server_name {names};", *common, challenge, led]),
     ]

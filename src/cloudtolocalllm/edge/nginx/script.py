@@ -1,6 +1,7 @@
 """What the scripts inside nginx know: the constants of this package and the settings, as JSON."""
 
 import json
+from collections.abc import Iterable
 from importlib import resources
 
 from cloudtolocalllm.contracts import authorize
@@ -76,9 +77,10 @@ def module(edge: EdgeSettings, *, tls: bool, front: bool, tables: str, site_host
     }
     values = {
         **_constants(),
-        "hosts": sorted(routes.hosts(edge.domain, edge.listen_host, edge.allowed_hosts)),
+        "hosts": _set(routes.hosts(edge.domain, edge.listen_host, edge.allowed_hosts)),
         "trusted": [_network(network) for network in edge.trusted_proxies],
-        "corsOrigins": list(edge.cors_origins),
+        "corsOrigins": _set(edge.cors_origins),
+        "shares": bool(edge.cors_origins),
         "rates": {kind.value: _rate(rate) for kind, rate in rates.items() if rate is not None},
         "exemptsLoopback": exempts_loopback(edge),
         "tls": tls,
@@ -97,20 +99,20 @@ def _constants() -> dict[str, object]:
         "maxHead": DEFAULT_LIMITS.max_head,
         "maxFields": DEFAULT_LIMITS.max_fields,
         "maxTarget": DEFAULT_LIMITS.max_target,
-        "methods": METHODS,
+        "methods": _set(METHODS),
         "dataPrefixes": authorize.DATA_PREFIXES,
         "tunnel": authorize.TUNNEL_TARGET,
         "signIn": limits.SIGN_IN_PREFIXES,
-        "notSignIn": limits.NOT_SIGN_IN,
+        "notSignIn": _set(limits.NOT_SIGN_IN),
         "kinds": {
             route.value: limits.kind_of(route, "/").value for route in routes.Route if route is not routes.Route.API
         }
         | {"api": Kind.API.value},
         "exposed": origins.EXPOSED.decode(),
-        "hopByHop": sorted(name.decode() for name in HOP_BY_HOP),
-        "asked": sorted(name.decode() for name in authorize.FORWARDED_FIELDS - {b"x-request-id"}),
-        "droppedToApi": sorted(dropped),
-        "droppedToProxy": sorted(dropped | {name.decode() for name in headers.CREDENTIALS}),
+        "hopByHop": _set(name.decode() for name in HOP_BY_HOP),
+        "asked": _set(name.decode() for name in authorize.FORWARDED_FIELDS - {b"x-request-id"}),
+        "droppedToApi": _set(dropped),
+        "droppedToProxy": _set(dropped | {name.decode() for name in headers.CREDENTIALS}),
         "typePrefix": TYPE_PREFIX,
         "titles": {problem.slug: problem.title for problem in problems},
         "statusOf": {problem.slug: problem.status for problem in problems},
@@ -126,8 +128,13 @@ def _constants() -> dict[str, object]:
             },
         },
         "details": _DETAILS,
-        "statuses": STATUSES,
+        "statuses": _set(str(status) for status in STATUSES),
     }
+
+
+def _set(names: Iterable[str]) -> dict[str, bool]:
+    """Return names as an object of JavaScript that is asked for each of them."""
+    return dict.fromkeys(sorted(names), True)
 
 
 def _network(network: Network) -> dict[str, object]:

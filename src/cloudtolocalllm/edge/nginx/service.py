@@ -1,33 +1,45 @@
-"""Runs nginx: starts it, and has it read its certificate and the API's addresses anew when they change."""
+"""Runs nginx: starts it, has it read anew what changes around it, and ends it without cutting what is under way."""
 
 import asyncio
-import hashlib
+import contextlib
 import logging
 import signal
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cloudtolocalllm.edge.nginx.render import CERTIFICATE, CONFIGURATION, PRIVATE_KEY
+from cloudtolocalllm.edge.nginx.checked import Found
+from cloudtolocalllm.edge.nginx.master import Master
+from cloudtolocalllm.edge.nginx.outside import STAMP, Outside, look
+from cloudtolocalllm.edge.nginx.ports import ASK_EVERY, Ports, PortsError
 from cloudtolocalllm.edge.nginx.settings import NginxSettings
 from cloudtolocalllm.edge.nginx.state import prepare, usable, write
+from cloudtolocalllm.edge.nginx.waits import first_of
 from cloudtolocalllm.edge.settings import EdgeSettings
 from cloudtolocalllm.runtime.clock import SystemClock
 
+__all__ = ["STAMP", "NginxError", "serve"]
+
 log = logging.getLogger(__name__)
 
-STAMP = "stamp"
-"""File beside a certificate that changes last, when a pair is whole."""
 PROGRAM = "nginx"
-KILL_AFTER = 5.0
-"""Seconds that a killed nginx may take to end."""
-RESOLVE_TIMEOUT = 3.0
+PORTS_WITHIN = 60.0
+"""Seconds that the holder of the ports may take to be there when nginx starts."""
+LAME = 1.0
+"""Seconds before a reload in which each answer says that its connection closes."""
+LAME_AT_END = 3.0
+"""The same before nginx ends."""
+QUEUED = 5.0
+"""Seconds before the end of the grace from which nothing more is accepted; until another nginx serves, who connects
+then waits in the queue of the sockets."""
 RELOAD_PAUSE = 2.0
 """Seconds between two reloads at least: each leaves a worker that lasts as long as its streams."""
+MAX_LEAVING = 6
+"""Workers that only finish their streams, beyond which no change of an address leads to a reload."""
 
 
 class NginxError(Exception):
-    """nginx ended by itself; what it said stands in the log above."""
+    """nginx ended by itself, or could not be started; what it said stands in the log above."""
 
 
 async def serve(
@@ -40,100 +52,221 @@ async def serve(
 ) -> None:
     """Run nginx until `stop` is set, then let the answers under way finish for as long as the edge's drain_grace.
 
+    Told by SIGQUIT, because another nginx is there already, it lets them finish for as long as a stream may be
+    silent, and goes as soon as there are none; told by SIGTERM after that it has the edge's drain_grace left.
+
     Args:
         edge: What was configured.
         nginx: What was configured.
         stop: Set to end it.
         program: The nginx to run.
-        ready: Called with nginx's process id once it was started.
+        ready: Called with nginx's process id each time it was started.
 
     Raises:
         RenderError: Some settings cannot be expressed.
-        NginxError: It ended by itself.
+        NginxError: It ended by itself, or the ports were not handed over in time.
     """
-    prepare(edge, nginx, SystemClock())
-    folder = nginx.state_dir / "conf"
-    write(folder, edge, nginx)
-    seen = await _outside(edge, nginx)
-    pause = nginx.watch_interval
-    process = await asyncio.create_subprocess_exec(
-        program, *("-e", "stderr", "-p", str(nginx.state_dir), "-c", str(folder / CONFIGURATION)), "-g", "daemon off;"
-    )
-    if ready is not None:
-        ready(process.pid)
-    try:
-        while not stop.is_set():
-            await _first(stop, process, pause)
-            if process.returncode is not None:
-                raise NginxError(f"expected nginx to run, it ended with status {process.returncode}")
-            pause = nginx.watch_interval
-            # What is gone for a moment changes nothing: nginx goes on with what it has read.
-            now = {**seen, **{what: value for what, value in (await _outside(edge, nginx)).items() if value}}
-            if now != seen and not stop.is_set():
-                seen = now
-                _renew(folder, edge, nginx)
-                process.send_signal(signal.SIGHUP)
-                pause = max(pause, RELOAD_PAUSE)
-    finally:
-        await _end(process, edge.drain_grace)
-
-
-def _renew(folder: Path, edge: EdgeSettings, nginx: NginxSettings) -> None:
-    """Name the certificate that came, if it can be used; nginx keeps what it has if it cannot use what it reads."""
-    if nginx.certificate_dir is None or usable(nginx.certificate_dir):
-        write(folder, edge, nginx)
-        log.info("nginx reads its configuration anew: the certificate or the API's addresses changed")
-    else:
-        log.warning("the certificate cannot be used: expected a chain and its own key; the one in use stays")
-
-
-async def _first(stop: asyncio.Event, process: asyncio.subprocess.Process, seconds: float) -> None:
-    """Wait until it is time to stop, nginx has ended, or the time is over."""
-    try:
-        async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
-            waits = [group.create_task(stop.wait()), group.create_task(process.wait())]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
-    except TimeoutError:
-        pass
-
-
-async def _end(process: asyncio.subprocess.Process, grace: float) -> None:
-    for number, seconds in ((signal.SIGQUIT, grace), (signal.SIGTERM, KILL_AFTER), (signal.SIGKILL, KILL_AFTER)):
-        if process.returncode is not None:
-            return
-        process.send_signal(number)
+    with _patience(stop) as patient:
+        service = _Service(edge, nginx, program, ready or (lambda _: None))
         try:
-            async with asyncio.timeout(seconds):
-                await process.wait()
-        except TimeoutError:
-            continue
+            await service.run(stop)
+            if patient.is_set():
+                stop.clear()  # a further signal is one to hurry
+                await service.drain(nginx.stream_timeout, stop, followed=True)
+            else:
+                await service.drain(edge.drain_grace, asyncio.Event(), followed=False)
+        finally:
+            await service.close()
 
 
-async def _outside(edge: EdgeSettings, nginx: NginxSettings) -> dict[str, str]:
-    """Return what nginx reads only when it is told to: the certificate, and the addresses behind names."""
-    found = {}
-    if nginx.certificate_dir is not None:
-        found = {name: _digest(nginx.certificate_dir / name) for name in (STAMP, CERTIFICATE, PRIVATE_KEY)}
-    names = {endpoint.host for endpoint in (*edge.api, nginx.web) if endpoint is not None and endpoint.host}
-    for name in sorted(names):
-        found[f"address of {name}"] = await _addresses(name)
-    return found
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
-async def _addresses(name: str) -> str:
+@contextlib.contextmanager
+def _patience(stop: asyncio.Event) -> Iterator[asyncio.Event]:
+    """Give an event that SIGQUIT sets, together with `stop`."""
+    patient = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        patient.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGQUIT, told)
     try:
-        async with asyncio.timeout(RESOLVE_TIMEOUT):
-            found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError):
-        return ""
-    return ",".join(sorted({str(address[4][0]) for address in found}))
+        yield patient
+    finally:
+        loop.remove_signal_handler(signal.SIGQUIT)
+
+
+@dataclass(slots=True)
+class _Service:
+    edge: EdgeSettings
+    nginx: NginxSettings
+    program: str
+    ready: Callable[[int], None]
+    ports: Ports | None = None
+    master: Master | None = None
+    outside: Outside = field(default_factory=Outside)
+    found: Found = field(default_factory=Found)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Start nginx and look after it until it is to stop."""
+        prepare(self.edge, self.nginx, SystemClock())
+        if self.nginx.ports is not None:
+            self.ports = await self._get_ports(self.nginx.ports, stop, PORTS_WITHIN)
+            if self.ports is None:
+                return
+        self.outside = await self._look()
+        self.found = Found(self.outside.addresses, self.ports.endpoints if self.ports else None)
+        await self._start()
+        while not stop.is_set():
+            await self._watch(stop)
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        master = self._running()
+        lost = [self.ports.lost.wait()] if self.ports else []
+        await first_of(stop.wait(), master.ended(), *lost, within=self.nginx.watch_interval)
+        if stop.is_set():
+            return
+        if master.status is not None:
+            raise NginxError(f"expected nginx to run, it ended with status {master.status}")
+        if self.ports is not None and self.nginx.ports is not None and self.ports.lost.is_set():
+            await self._follow(self.nginx.ports, self.ports, stop)
+            return
+        now = (await self._look()).after(self.outside)
+        if now != self.outside and not stop.is_set():
+            await self._take_in(now, stop)
+
+    # --- the ports ---
+
+    async def _get_ports(self, path: Path, stop: asyncio.Event, within: float | None) -> Ports | None:
+        """Ask for the sockets until they come; None when it is time to stop."""
+        reason = ""
+        try:
+            async with asyncio.timeout(within):
+                while not stop.is_set():
+                    try:
+                        return await Ports.connect(path)
+                    except PortsError as error:
+                        if not reason:
+                            log.warning("nginx waits: %s", error)
+                        reason = str(error)
+                    await first_of(stop.wait(), within=ASK_EVERY)
+        except TimeoutError:
+            raise NginxError(f"{reason}; waited {within:g} s for it") from None
+        return None
+
+    async def _follow(self, path: Path, former: Ports, stop: asyncio.Event) -> None:
+        """Take the sockets of a holder that follows one that has gone; all else stays."""
+        log.warning("the holder of the ports has gone; nginx asks again")
+        self.ports = await self._get_ports(path, stop, None)
+        if self.ports is None:
+            former.close()
+            return
+        same = self.ports.identity == former.identity
+        former.close()
+        if same:
+            self.ports.serving()
+            return
+        # The network of the old sockets is gone, and with it everybody who was connected.
+        await self._running().kill()
+        prepare(self.edge, self.nginx, SystemClock())
+        self.found = replace(self.found, listening=self.ports.endpoints)
+        await self._start()
+        log.warning("nginx serves the sockets of a new holder")
+
+    # --- nginx ---
+
+    async def _start(self) -> None:
+        write(self.nginx.state_dir / "conf", self.edge, self.nginx, self.found)
+        self.master = await Master.start(self.program, self.nginx.state_dir, self.ports)
+        self.ready(self.master.pid)
+        if self.ports is not None and await self.master.answers():
+            self.ports.serving()
+
+    def _running(self) -> Master:
+        assert self.master is not None  # noqa: S101 - started before anything looks after it
+        return self.master
+
+    async def _look(self) -> Outside:
+        web = () if self.nginx.web is None else (self.nginx.web,)
+        return await look(self.nginx.certificate_dir, (*self.edge.api, *web), self.outside)
+
+    async def _take_in(self, now: Outside, stop: asyncio.Event) -> None:
+        """Have nginx take in what has changed around it, unless it cannot be used."""
+        folder = self.nginx.certificate_dir
+        if folder is not None and not usable(folder):
+            self.outside = now
+            log.warning("the certificate cannot be used: expected a chain and its own key; the one in use stays")
+            return
+        many = len(self._running().leaving()) >= MAX_LEAVING
+        if many and self._can_ask_each_time() and not self.found.ask_each_time:
+            log.warning("the API's addresses change often: they are looked up at each request from now on")
+            self.found = replace(self.found, ask_each_time=True)
+        elif self.found.ask_each_time and now.certificate == self.outside.certificate:
+            if many:
+                return  # nginx looks the names up by itself
+            self.found = replace(self.found, ask_each_time=False)
+        self.outside = now
+        self.found = replace(self.found, addresses=now.addresses)
+        log.info("nginx reads its configuration anew: the certificate or an upstream's addresses changed")
+        await self._reload(LAME)
+        await first_of(stop.wait(), self._running().ended(), within=RELOAD_PAUSE - LAME)
+
+    def _can_ask_each_time(self) -> bool:
+        return bool(self.nginx.resolver) and len(self.edge.api) == 1 and self.edge.api[0].host is not None
+
+    async def _reload(self, lame: float) -> None:
+        master = self._running()
+        with master.closing():
+            await first_of(master.ended(), within=lame)
+            write(self.nginx.state_dir / "conf", self.edge, self.nginx, self.found)
+            if not await master.reload():
+                log.warning("nginx did not take its configuration; the one in use stays")
+
+    # --- the end ---
+
+    async def drain(self, grace: float, hurry: asyncio.Event, *, followed: bool) -> None:
+        """Accept nothing more, and let what is under way finish.
+
+        Args:
+            grace: Seconds.
+            hurry: When set, only the edge's drain_grace is left.
+            followed: Whether another nginx is known to be there.
+        """
+        master = self.master
+        if master is None:
+            return
+        if self.ports is None:
+            await master.quit(grace)
+            return
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
+        with master.closing():
+            await first_of(master.ended(), within=min(LAME_AT_END, grace / 4))
+            if not followed:
+                # Nothing tells yet whether another one comes: new requests are served as long as that goes well.
+                left = end - loop.time() - min(QUEUED, grace / 4)
+                await first_of(master.ended(), self.ports.superseded.wait(), self.ports.lost.wait(), within=left)
+            log.info("nginx accepts nothing more, and finishes what is under way")
+            former = await self._turn_away(master)
+            await first_of(master.gone(former, None), hurry.wait(), within=end - loop.time())
+            if hurry.is_set():
+                await master.gone(former, min(end - loop.time(), self.edge.drain_grace))
+            await master.quit(0.5)
+
+    async def _turn_away(self, master: Master) -> set[int]:
+        """Close nginx's copies of the sockets; return the workers that have everybody who is connected.
+
+        Not by SIGQUIT: what is on its way from the front to the server within nginx would find nobody there.
+        """
+        former = master.accepting() | master.leaving()
+        self.found = replace(self.found, listening=())
+        write(self.nginx.state_dir / "conf", self.edge, self.nginx, self.found)
+        await master.reload()
+        return former
+
+    async def close(self) -> None:
+        """End what still runs."""
+        if self.master is not None:
+            await self.master.kill()
+        if self.ports is not None:
+            self.ports.close()

@@ -47,6 +47,11 @@ class NginxSettings:
         "Connections of a worker at most, those to upstreams among them: each client takes two to four.",
         default=16384,
     )
+    ports: Path | None = setting(
+        "Unix socket of the service `ports`, which holds C2L_EDGE_LISTEN_PORT and C2L_NGINX_TLS_PORT, so that one "
+        "nginx can follow another without a connection refused. Empty to listen here.",
+        default=None,
+    )
     resolver: str = setting(
         "Addresses of DNS servers, separated by spaces, where proxies are reached by name (Docker: 127.0.0.11).",
         default="",
@@ -64,5 +69,6 @@ class NginxSettings:
         default=Path("/dev/stdout"),
     )
     watch_interval: float = setting(
-        "Seconds between two looks at the certificate and at the API's addresses, for a reload.", default=1.0
+        "Seconds between two looks at the certificate and at the addresses of the API and the page, for a reload.",
+        default=1.0,
     )

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from cloudtolocalllm.edge.limits import Kind
-from cloudtolocalllm.edge.nginx.render import CERTIFICATE, PRIVATE_KEY, TABLES, render
+from cloudtolocalllm.edge.nginx.checked import Found
+from cloudtolocalllm.edge.nginx.render import CERTIFICATE, CLOSING, PRIVATE_KEY, STANDING, TABLES, render
 from cloudtolocalllm.edge.nginx.script import TABLE_SIZE, kind_file
 from cloudtolocalllm.edge.nginx.settings import NginxSettings
 from cloudtolocalllm.edge.settings import EdgeSettings
@@ -27,7 +28,7 @@ _LIFETIME = datetime.timedelta(days=30)
 _MARGIN = datetime.timedelta(hours=1)
 
 
-def write(folder: Path, edge: EdgeSettings, nginx: NginxSettings) -> None:
+def write(folder: Path, edge: EdgeSettings, nginx: NginxSettings, found: Found = STANDING) -> None:
     """Render the configuration into a folder, each file whole or not at all.
 
     Names the placeholder where the certificate cannot be used yet; to be called again when it can.
@@ -39,7 +40,7 @@ def write(folder: Path, edge: EdgeSettings, nginx: NginxSettings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if nginx.certificate_dir is not None and not usable(nginx.certificate_dir):
         nginx = replace(nginx, certificate_dir=nginx.state_dir / PLACEHOLDER)
-    for name, text in render(edge, nginx, key=key).items():
+    for name, text in render(edge, nginx, key=key, found=found).items():
         fresh = folder / f".{name}.new"
         fresh.write_text(text)
         fresh.chmod(0o640 if name == "settings.json" else 0o644)
@@ -62,6 +63,7 @@ def prepare(edge: EdgeSettings, nginx: NginxSettings, clock: Clock) -> None:
             table.truncate(TABLE_SIZE)
             # Reserved, so that a folder that fills up later cannot stop the counting.
             os.posix_fallocate(table.fileno(), 0, TABLE_SIZE)
+    (state / CLOSING).unlink(missing_ok=True)
     for socket in state.glob("*.sock"):
         socket.unlink()  # a killed nginx leaves them, and could not listen on them again
     _give(nginx.user, state, tables, *(tables / kind_file(kind) for kind in Kind))

@@ -10,20 +10,26 @@ from cloudtolocalllm.manager.drivers.base import DriverError
 LOCK = ".lock"
 
 
-def take(folder: Path, *, mode: int = 0o700) -> int:
+class TakenError(DriverError):
+    """Another manager has the folder."""
+
+
+def take(folder: Path, *, mode: int = 0o700, name: str = LOCK) -> int:
     """Make a folder ours, against a second manager that would adopt our proxies; return the lock's descriptor.
 
+    The kernel takes the lock back when this process ends, however it ends.
+
     Raises:
-        DriverError: Another manager has it.
+        TakenError: Another manager has it.
     """
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     folder.chmod(mode)
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise DriverError("expected to be the only manager of this run folder, but another one runs") from None
+        raise TakenError("expected to be the only manager of this run folder, but another one runs") from None
     return lock
 
 

@@ -5,14 +5,17 @@ import contextlib
 import os
 import socket
 import stat
+import time
 from collections.abc import Callable
-from email.utils import formatdate
 from typing import Protocol
 
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
 from cloudtolocalllm.runtime.http1._encode import head, status_line
 from cloudtolocalllm.runtime.http1._server_connection import ServerConnection
 from cloudtolocalllm.runtime.http1.messages import DEFAULT_LIMITS, Body, Headers, HttpLimits, Request
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class RequestHandler(Protocol):
@@ -170,7 +173,7 @@ class HttpServer:
         """Return the Date field line, made anew each second."""
         now = int(self._clock.wall())
         if now != self._date[0]:
-            self._date = (now, f"date: {formatdate(now, usegmt=True)}\r\n".encode())
+            self._date = (now, f"date: {_imf_fixdate(now)}\r\n".encode())
         return self._date[1]
 
     def left(self) -> None:
@@ -214,3 +217,10 @@ def _bound(path: str) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _imf_fixdate(now: int) -> str:
+    """Return a time as RFC 9110 §5.6.7 writes it. By hand: `email.utils` would take 0.2 MB of each proxy."""
+    at = time.gmtime(now)
+    day, month = _DAYS[at.tm_wday], _MONTHS[at.tm_mon - 1]
+    return f"{day}, {at.tm_mday:02} {month} {at.tm_year:04} {at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02} GMT"

@@ -43,10 +43,8 @@ ADOPT_TRIES = 3
 """As many as the policy's failed checks: a machine that just started is busy."""
 ADOPT_AT_ONCE = 32
 READY_TIMEOUT = 2.0
-GATE_PATIENCE = 3.0
-"""Seconds for which a start that does not get ready keeps one of the places of starts at the same time."""
-FIRST_DELAY, LAST_DELAY = 0.01, 0.05
-"""Seconds between looks at whether a new proxy is ready."""
+FIRST_DELAY, LAST_DELAY = 0.005, 0.05
+"""Seconds between looks at whether a new proxy is ready; looking for its socket costs microseconds."""
 
 
 class _Container:
@@ -80,7 +78,6 @@ class DockerDriver:
         self._containers: dict[str, _Container] = {}
         self._on_gone: GoneCallback = _ignore
         self._tasks = TaskSet(limit=1000)
-        self._gate = asyncio.Semaphore(config.at_once)
         self._manager = ""
         self._sockets = ""
         self._image: str | None = None
@@ -115,13 +112,7 @@ class DockerDriver:
             specs.check(spec)
         except ValueError as error:
             raise DriverError(str(error)) from None
-        async with self._gate:
-            made, endpoint = await self._make(spec)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GATE_PATIENCE):
-                    await self._until_ready(made, endpoint)
-                    return endpoint
-        # It takes so long that others need not wait for it.
+        made, endpoint = await self._make(spec)
         await self._until_ready(made, endpoint)
         return endpoint
 
@@ -300,7 +291,8 @@ class DockerDriver:
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(container.gone.wait(), delay)
-            delay = min(delay * 1.3, LAST_DELAY)
+            if _is_there(path):
+                delay = min(delay * 1.3, LAST_DELAY)
         words = await self._engine.last_words(container.id)
         log.warning("a proxy ended before it was ready", extra={"id": container.spec.id, "last_words": words})
         raise DriverError("expected the proxy to become ready, but it ended")
@@ -340,7 +332,7 @@ class DockerDriver:
                 self._gone(instance)
             elif event.action == "oom":
                 log.warning("a container used all its memory", extra={"id": instance})
-        elif event.action == "start" and event.name in self._config.attach:
+        elif event.action == "start" and self._networks.lets_in(event.name, event.labels):
             self._tasks.start(self._let_in(), "lets a container into the networks")
 
     async def _let_in(self) -> None:

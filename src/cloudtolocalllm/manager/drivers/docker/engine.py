@@ -194,16 +194,15 @@ class Engine:
         with _told(), _unless(NOT_FOUND, FORBIDDEN, CONFLICT):
             await self._to_its_end(self._handle(network).connect({"Container": container}))
 
-    async def networks_of(self, container: str) -> set[str] | None:
-        """Return the names of the networks that a container is in, or None when there is no such container."""
+    async def networks_of(self, filters: dict[str, list[str]]) -> dict[str, set[str]]:
+        """Return the names of the networks that running containers are in, by the container's id.
+
+        Args:
+            filters: Which containers (Engine API, ContainerList).
+        """
         with _told():
-            try:
-                shown = await self._client.containers.container(container).show()
-            except DockerError as error:
-                if error.status == NOT_FOUND:
-                    return None
-                raise
-        return set((shown.get("NetworkSettings") or {}).get("Networks") or ())
+            found = await self._client._query_json("containers/json", params={"filters": json.dumps(filters)})
+        return {str(one["Id"]): set((one.get("NetworkSettings") or {}).get("Networks") or ()) for one in found}
 
     async def remove_network(self, network: str) -> None:
         """Remove a network with whoever still is in it. Without effect when it is not there."""

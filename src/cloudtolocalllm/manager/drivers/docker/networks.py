@@ -1,6 +1,7 @@
 """A network of its own for each proxy, out of one pool of addresses."""
 
 import logging
+from collections.abc import Mapping
 from ipaddress import IPv4Network
 
 from cloudtolocalllm.manager.drivers.base import DriverError, InstanceSpec
@@ -23,6 +24,8 @@ class Networks:
         self._taken: dict[str, IPv4Network] = {}
         self._foreign: set[IPv4Network] = set()
         self._next = 0
+        self._members: set[str] = set()
+        """The containers that are let in, as last seen."""
 
     def subnet(self, instance: str) -> IPv4Network | None:
         """Return an instance's network; None when it has none."""
@@ -51,23 +54,30 @@ class Networks:
                     self._foreign.add(subnet)  # another's on this host; not to be tried again
                     continue
                 raise
-            for container in self._config.attach:
+            # Read after the network was made: whoever came meanwhile was either seen by `let_in`, which then found
+            # the network, or is among these.
+            for container in sorted(self._members):
                 await self._engine.connect(specs.network_name(spec.id), container)
             return subnet
         raise DriverError(f"expected a free subnet in {self._config.subnets}, but {MAX_TRIES} in a row are taken")
 
     async def let_in(self) -> None:
         """Let the containers of the settings into every network that they are not in, as after they were replaced."""
-        for container in self._config.attach:
-            inside = await self._engine.networks_of(container)
-            if inside is None:
-                log.warning(
-                    "a container that is to be let into the networks is not there", extra={"container": container}
-                )
-                continue
-            for name in [specs.network_name(instance) for instance in self._taken]:
-                if name not in inside:
+        inside: dict[str, set[str]] = {}
+        for place in self._config.attach:
+            found = await self._engine.networks_of(specs.filters_of(place))
+            if not found:
+                log.warning("nobody is there who is to be let into the networks", extra={"attach": place})
+            inside.update(found)
+        self._members = set(inside)
+        for name in [specs.network_name(instance) for instance in self._taken]:
+            for container, networks in inside.items():
+                if name not in networks:
                     await self._engine.connect(name, container)
+
+    def lets_in(self, name: str, labels: Mapping[str, str]) -> bool:
+        """Return whether a container is one of those that are let in."""
+        return any(specs.is_meant(place, name, labels) for place in self._config.attach)
 
     async def remove(self, instance: str) -> None:
         """Remove an instance's network. Without effect when it has none."""

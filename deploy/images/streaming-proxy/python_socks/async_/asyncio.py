@@ -1,0 +1,5 @@
+"""See `python_socks`."""
+
+
+class Proxy:
+    """Cannot be used."""
