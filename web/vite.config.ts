@@ -6,7 +6,7 @@ import { precompress } from "./tooling/precompress.ts";
 
 /** Where `npm run dev` finds a running `cloudtolocalllm up`. */
 const server = process.env["C2L_DEV_SERVER"] ?? "http://127.0.0.1:8080";
-const routes = ["/api", "/v1", "/ollama", "/anthropic", "/c2l"];
+const routes = ["/api", "/v1", "/ollama", "/anthropic", "/c2l", "/e2e"];
 
 export default defineConfig({
   plugins: [react(), tailwindcss(), precompress()],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from tests.browser.chat_home import ChatHome
 from tests.browser.home import DIST, TOKEN, Home, Server
 from tests.support.require import require
 
@@ -94,7 +95,14 @@ class Chat:
 
 
 @pytest.fixture
-def chat(page: Page, server: Server) -> Chat:
+def chat_home(server: Server) -> ChatHome:
+    """A home that serves the page itself."""
+    server.home.chat = ChatHome(server.home.script)
+    return server.home.chat
+
+
+@pytest.fixture
+def chat(page: Page, server: Server, chat_home: ChatHome) -> Chat:
     page.goto(f"{server.url}/sign-in#token={TOKEN}")
     expect(page.get_by_test_id("status")).to_have_text("Ready")
     expect(page.get_by_label("Model", exact=True)).to_have_value("llama3.2:3b")

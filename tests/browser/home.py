@@ -3,20 +3,23 @@
 import json
 import mimetypes
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
+from tests.browser.chat_home import Answer as Answer
+from tests.browser.chat_home import ChatHome, EngineScript
 from tests.browser.home_accounts import Accounts, Reply
 from tests.browser.home_accounts import problem as problem
+
+from cloudtolocalllm.bridge.home_api.messages import Reply as HomeReply
 
 DIST = Path(__file__).resolve().parents[2] / "web" / "dist"
 TOKEN = "one-time-token"
 WAIT = 20.0
-"""Seconds that a held answer waits for its test at most."""
+"""Seconds that something waits for its test at most."""
 KEEP_ALIVE = 1.0
 
 POLICY = "; ".join(
@@ -55,9 +58,6 @@ def status(state: str, *engines: dict[str, Any], connected: bool = True) -> dict
     return {"state": state, "bridges": [] if state == "no-bridge" else [bridge], "proxy": None}
 
 
-LOST = problem("not-found", 404, "There is nothing here", "This answer is not kept.")
-
-
 def event(value: object) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
@@ -66,26 +66,8 @@ def tokens(pieces: Iterable[str], *, done: bool = True, thought: str = "") -> li
     """Return the events of an answer of these pieces."""
     events = [event({"choices": [{"delta": {"reasoning": thought}}]})] if thought else []
     events += [event({"choices": [{"delta": {"content": piece}}]}) for piece in pieces]
-    return [*events, b"data: [DONE]\n\n"] if done else events
-
-
-@dataclass
-class Answer:
-    """What one question is answered with."""
-
-    chunks: list[bytes] = field(default_factory=list)
-    """Written one by one."""
-    hold_after: int | None = None
-    """Chunks after which to wait for `go`."""
-    breaks_at: list[int] = field(default_factory=list)
-    """Offsets in the body at which one connection after another is cut."""
-    refusal: dict[str, Any] | None = None
-    """Answered instead."""
-    attach_refusal: dict[str, Any] | None = None
-    """Answered to whoever attaches."""
-    go: threading.Event = field(default_factory=threading.Event)
-    left: threading.Event = field(default_factory=threading.Event)
-    """Set when the client closed the connection before the end."""
+    usage = event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": len(events)}})
+    return [*events, usage, b"data: [DONE]\n\n"] if done else events
 
 
 class Home:
@@ -93,12 +75,14 @@ class Home:
 
     def __init__(self) -> None:
         self.signed_in = False
-        self.models = ["llama3.2:3b", "qwen3:8b"]
-        self.answers: list[Answer] = []
-        self.asked: list[dict[str, Any]] = []
-        """The bodies of the questions."""
+        self.script = EngineScript()
+        self.chat: ChatHome | None = None
+        """The home of somebody who chats; the page is then served as by that home itself."""
+        self.offline = False
+        """The home cannot be reached."""
+        self.cuts: list[int] = []
+        """Lines after which one stream of an answer after another is cut."""
         self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self.exchanges: dict[str, Answer] = {}
         self.events_up = True
         self.accounts = Accounts()
         self.session_may_be_told = threading.Event()
@@ -107,6 +91,37 @@ class Home:
         self._status = status("ready")
         self._version = 0
         self._changed = threading.Condition()
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What the engine answers, one question after another."""
+        return self.script.answers
+
+    @answers.setter
+    def answers(self, answers: list[Answer]) -> None:
+        self.script.answers = answers
+
+    @property
+    def asked(self) -> list[dict[str, Any]]:
+        """What the engine was asked."""
+        return self.script.asked
+
+    @property
+    def models(self) -> list[str]:
+        """What the engine has."""
+        return self.script.models
+
+    @models.setter
+    def models(self, models: list[str]) -> None:
+        self.script.models = models
+        if self.chat is not None:
+            self.chat.refresh_models()
+
+    def reachable(self, *, now: bool) -> None:
+        """Cut the way to the home, or mend it."""
+        self.offline = not now
+        if self.offline and self.chat is not None:
+            self.chat.break_streams()
 
     def show(self, document: dict[str, Any]) -> None:
         """Tell the page another status."""
@@ -151,10 +166,8 @@ class Handler(BaseHTTPRequestHandler):
             self._provider()
         elif path == "/api/streaming/events":
             self._events()
-        elif path == "/v1/models":
-            self._json(200, {"object": "list", "data": [{"id": model} for model in self.home.models]})
-        elif path.startswith("/c2l/exchanges/"):
-            self._attach(path.rpartition("/")[2])
+        elif self._is_chat(path):
+            self._chat(path, b"")
         elif path.startswith(("/api/", "/c2l/")):
             self._account(path, None)
         else:
@@ -162,7 +175,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         path = self._note()
-        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"null")
+        content = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self._is_chat(path):
+            self._chat(path, content)
+            return
+        body = json.loads(content or b"null")
         if self.headers.get("c2l-request") is None:
             self._json(403, problem("forbidden", 403, "Not allowed", "The field is missing."))
         elif path == "/api/auth/sign-in":
@@ -172,25 +189,62 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/api/auth/sign-out":
             self.home.signed_in = False
             self._reply(self.home.accounts.signed_out)
-        elif path == "/v1/chat/completions":
-            self.home.asked.append(body)
-            answer = self.home.answers.pop(0)
-            self.home.exchanges[self.headers["c2l-exchange-id"]] = answer
-            self._answer(answer, 0)
         else:
             self._account(path, body)
 
+    def do_PUT(self) -> None:
+        path = self._note()
+        self._chat(path, self.rfile.read(int(self.headers["content-length"])))
+
     def do_PATCH(self) -> None:
         path = self._note()
-        self._account(path, json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        content = self.rfile.read(int(self.headers["content-length"]))
+        if self._is_chat(path):
+            self._chat(path, content)
+        else:
+            self._account(path, json.loads(content))
 
     def do_DELETE(self) -> None:
         path = self._note()
-        if path.startswith("/c2l/exchanges/"):
-            self.home.exchanges[path.rpartition("/")[2]].left.set()
-            self._empty()
+        if self._is_chat(path):
+            self._chat(path, b"")
         else:
             self._account(path, None)
+
+    def _is_chat(self, path: str) -> bool:
+        # The list of API keys is asked for on another way.
+        return self.home.chat is not None and path.startswith("/c2l/") and not path.startswith("/c2l/keys")
+
+    def _chat(self, path: str, content: bytes) -> None:
+        chat = self.home.chat
+        if chat is None or self.headers.get("c2l-request") is None:
+            self._json(403, problem("forbidden", 403, "Not allowed", "The field is missing."))
+            return
+        if self.home.offline:
+            self._json(503, problem("bridge-offline", 503, "The machine is not connected", "It may come back."))
+            return
+        query = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
+        answer = chat.ask(self.command, path.removeprefix("/c2l"), query, content)
+        if isinstance(answer, HomeReply):
+            self._head(answer.status, answer.media_type, ("content-length", str(len(answer.content))))
+            self.wfile.write(answer.content)
+            return
+        self._lines(answer, self.home.cuts.pop(0) if self.home.cuts and path.startswith("/c2l/runs/") else None)
+
+    def _lines(self, lines: Iterator[bytes], cut: int | None) -> None:
+        """Write events one by one, and break off after so many, or when the home is not to be reached any more."""
+        self._head(200, "application/x-ndjson", ("transfer-encoding", "chunked"))
+        self.close_connection = True
+        count = 0
+        try:
+            for line in lines:
+                if self.home.offline or count == cut:
+                    return
+                self._chunk(line)
+                count += 1
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            pass  # the page went away
 
     def _account(self, path: str, body: Any) -> None:
         if self.headers.get("c2l-request") is None:
@@ -241,6 +295,8 @@ class Handler(BaseHTTPRequestHandler):
         if not file.is_file():
             file = DIST / "index.html"
         content = file.read_bytes()
+        if file.name == "index.html" and self.home.chat is not None:
+            content = content.replace(b"</head>", b'<meta name="c2l-home" content="direct" /></head>')
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         self._head(200, kind, ("content-length", str(len(content))))
         self.wfile.write(content)
@@ -261,56 +317,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def _may_follow(self) -> bool:
         return self.home.signed_in and self.home.events_up and not self.server.closing
-
-    def _attach(self, exchange_id: str) -> None:
-        answer = self.home.exchanges.get(exchange_id)
-        refusal = LOST if answer is None else answer.attach_refusal
-        if answer is None or refusal is not None:
-            self._json((refusal or LOST)["status"], refusal or LOST)
-            return
-        self._answer(answer, int(parse_qs(urlsplit(self.path).query)["offset"][0]))
-
-    def _answer(self, answer: Answer, offset: int) -> None:
-        if answer.refusal is not None:
-            self._json(answer.refusal["status"], answer.refusal)
-            return
-        cut = answer.breaks_at.pop(0) if answer.breaks_at else None
-        self._head(200, "text/event-stream", ("transfer-encoding", "chunked"))
-        try:
-            whole = self._write_answer(answer, offset, cut)
-        except OSError:
-            answer.left.set()
-            whole = False
-        self.close_connection = True
-        if whole:
-            self.wfile.write(b"0\r\n\r\n")
-
-    def _write_answer(self, answer: Answer, offset: int, cut: int | None) -> bool:
-        """Write the body from an offset; return False if it was cut."""
-        at = 0
-        for index, chunk in enumerate(answer.chunks):
-            if index == answer.hold_after:
-                self._hold(answer)
-            end = at + len(chunk) if cut is None else min(at + len(chunk), cut)
-            if end > max(at, offset):
-                self._chunk(chunk[max(at, offset) - at : end - at])
-            if cut is not None and end == cut:
-                return False
-            at += len(chunk)
-        return True
-
-    def _hold(self, answer: Answer) -> None:
-        """Wait for the test, looking meanwhile whether the client goes."""
-        self.connection.settimeout(0.02)
-        for _ in range(int(WAIT / 0.02)):
-            if answer.go.is_set():
-                break
-            try:
-                if not self.connection.recv(1):
-                    raise ConnectionResetError
-            except TimeoutError:
-                continue
-        self.connection.settimeout(WAIT)
 
     def _chunk(self, content: bytes) -> None:
         self.wfile.write(b"%x\r\n%b\r\n" % (len(content), content))
@@ -337,6 +343,9 @@ class Server(ThreadingHTTPServer):
         """Stop serving; streams end within a keep-alive."""
         self.closing = True
         self.home.events(up=False)
+        if self.home.chat is not None:
+            self.home.chat.close()
+            self.home.chat = None
         self.shutdown()
         self.server_close()
         self._thread.join(5)

@@ -222,6 +222,7 @@ def test_a_key_made_in_the_page_is_limited_and_dies_at_once(
     page.get_by_text("Limit what it may do").click()
     page.get_by_label("Ollama").uncheck()
     page.get_by_label("Anthropic-compatible").uncheck()
+    page.get_by_label("Sealed, by connect").uncheck()
     page.get_by_label("Models").fill("demo:*")
     page.get_by_role("button", name="Make the key").click()
     key = page.get_by_test_id("new-key").inner_text()
@@ -233,7 +234,7 @@ def test_a_key_made_in_the_page_is_limited_and_dies_at_once(
     assert said.choices[0].message.content
     with pytest.raises(openai.PermissionDeniedError):
         client.chat.completions.create(model="other:latest", messages=[{"role": "user", "content": "x"}])
-    for path in ("/ollama/api/tags", "/c2l/keys", "/anthropic/v1/messages"):
+    for path in ("/ollama/api/tags", "/c2l/keys", "/anthropic/v1/messages", "/e2e/any"):
         assert httpx.get(deployment.url + path, headers={"x-api-key": key}, timeout=20).status_code == 403, path
     for name in deployment.names:
         with deployment.replica(name) as replica:

@@ -123,6 +123,7 @@ def test_a_key_is_made_listed_at_home_and_revoked(signed_in: Page, stack: Stack)
     page.get_by_text("Limit what it may do").click()
     page.get_by_label("Ollama").uncheck()
     page.get_by_label("Anthropic-compatible").uncheck()
+    page.get_by_label("Sealed, by connect").uncheck()
     page.get_by_role("button", name="Make the key").click()
     key = page.get_by_test_id("new-key").inner_text()
 

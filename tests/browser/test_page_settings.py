@@ -44,7 +44,7 @@ def two_machines() -> dict[str, Any]:
 
 
 def test_machines_are_listed_as_they_are_just_now(settings: Page, server: Server) -> None:
-    devices = section(settings, "Devices")
+    devices = section(settings, "Machines")
     expect(devices.get_by_role("heading", name="tower")).to_be_visible()
     server.home.show(two_machines())
     tower = devices.get_by_role("listitem").filter(has_text="tower")
@@ -68,7 +68,7 @@ def test_a_machine_is_renamed(settings: Page, server: Server) -> None:
     expect(field).to_be_focused()
     field.fill("attic")
     settings.keyboard.press("Enter")
-    expect(settings.get_by_role("heading", name="attic")).to_be_visible()
+    expect(section(settings, "Machines").get_by_role("heading", name="attic")).to_be_visible()
     expect(settings.get_by_role("button", name="Rename attic")).to_be_focused()
     assert server.home.accounts.calls("PATCH") == [("/api/bridge/b1", {"name": "attic"})]
 
@@ -80,7 +80,7 @@ def test_a_refused_name_is_told_and_may_be_given_up(settings: Page, server: Serv
     settings.get_by_role("button", name="Save").click()
     expect(settings.get_by_role("alert")).to_contain_text("Too long a name.")
     settings.get_by_label("New name").press("Escape")
-    expect(settings.get_by_role("heading", name="tower")).to_be_visible()
+    expect(section(settings, "Machines").get_by_role("heading", name="tower")).to_be_visible()
     expect(settings.get_by_role("button", name="Rename tower")).to_be_focused()
 
 
@@ -95,9 +95,9 @@ def test_revoking_a_machine_asks_first(settings: Page, server: Server) -> None:
     assert server.home.accounts.calls("DELETE") == []
     revoke.click()
     dialog.get_by_role("button", name="Revoke", exact=True).click()
-    said = section(settings, "Devices").get_by_text("tower was revoked.")
+    said = section(settings, "Machines").get_by_text("tower was revoked.")
     expect(said).to_be_focused()
-    expect(settings.get_by_role("heading", name="tower")).to_have_count(0)
+    expect(section(settings, "Machines").get_by_role("heading", name="tower")).to_have_count(0)
     assert server.home.accounts.calls("DELETE") == [("/api/bridge/b1", None)]
 
 
@@ -153,6 +153,7 @@ def test_a_key_with_every_limit(settings: Page, server: Server) -> None:
     settings.get_by_text("Limit what it may do").click()
     settings.get_by_label("Ollama").uncheck()
     settings.get_by_label("Anthropic-compatible").uncheck()
+    settings.get_by_label("Sealed, by connect").uncheck()
     settings.get_by_label("Models").fill("qwen*, llama3.2:3b")
     settings.get_by_label("Requests a minute").fill("60")
     settings.get_by_label("Tokens a day").fill("100000")

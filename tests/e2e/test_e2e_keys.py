@@ -53,7 +53,7 @@ def page(stack: Stack) -> Iterator[httpx.Client]:
             [sys.executable, "-m", "cloudtolocalllm", "sign-in-link", "--data-dir", str(stack.data_dir)],
             capture_output=True, text=True, timeout=30, check=True,
         ).stdout.strip()
-    ).fragment.removeprefix("token=")  # fmt: skip
+    ).fragment.removeprefix("token=").partition("&")[0]  # fmt: skip
     with httpx.Client(base_url=stack.url, headers={"c2l-request": "1", "origin": stack.url}, timeout=20) as page:
         assert page.post("/api/auth/sign-in", json={"token": token}).status_code == 204
         yield page

@@ -5,11 +5,10 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import openai
@@ -30,6 +29,7 @@ from tests.support.deployment import (
     sign_in,
 )
 from tests.support.long_answer import question
+from tests.support.marks import found_in
 from tests.support.stack import wait_for
 
 from cloudtolocalllm.auth.dpop import ProofKey
@@ -319,25 +319,6 @@ def leave(used: Used, alice: httpx.Client) -> None:
 
 
 # what is left
-
-
-def forms(text: str) -> set[bytes]:
-    """Return a text as it may be written: plain, in base64 at any place of a longer text, in hex, in a URL."""
-    plain = text.encode()
-    found = {plain, quote(text, safe="").encode()}
-    if len(plain) < 8:
-        return found  # random text would hold the few letters that remain of it
-    found |= {plain.hex().encode(), plain.hex().upper().encode()}
-    for before in range(3):
-        encoded = base64.b64encode(b"\0" * before + plain)
-        # without the letters that also hold bits of what stands before or behind
-        sure = encoded[-(-before * 8 // 6) : (before + len(plain)) * 8 // 6]
-        found |= {sure, sure.translate(bytes.maketrans(b"+/", b"-_"))}
-    return found
-
-
-def found_in(data: bytes, marks: Mapping[str, str]) -> list[str]:
-    return [name for name, mark in marks.items() if any(form in data for form in forms(mark))]
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -348,16 +348,6 @@ async def test_a_store_that_is_full_fails_the_run_and_says_so(
     assert await client.home.store.read(lambda tx: tx.one("SELECT state FROM runs")) == ("failed",)
 
 
-async def test_an_end_of_the_bridge_interrupts_with_all_the_text(engine: ScriptedEngine, tmp_path: Path) -> None:
-    engine.answer = answers(event("as far as this"), hold=asyncio.Event())
-    async with home(tmp_path, engine.url) as client:
-        run = await client.start(*await client.asked())
-        await until(lambda: client.home.runs._live[run["id"]].size == 14)
-    async with home(tmp_path, engine.url) as client:
-        text, ended = await client.watched(run["id"])
-        assert (text, ended["state"], ended["reason"]) == ("as far as this", "interrupted", "interrupted")
-
-
 async def test_runs_at_once_are_bounded(
     client: HomeClient, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

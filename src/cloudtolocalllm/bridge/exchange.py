@@ -25,6 +25,7 @@ from cloudtolocalllm.bridge.naming import ModelUnreadableError, canonical, named
 from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.bridge.refusal import RefusalError, problem_response
 from cloudtolocalllm.bridge.usage import Usage
+from cloudtolocalllm.contracts.home import READABLE
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.clock import Clock
 from cloudtolocalllm.runtime.http1 import BadResponseError, Body, BodyKind, ConnectError, Connection, Headers
@@ -61,6 +62,12 @@ class Desk:
         """Stop what was asked for with a key."""
         for exchange in tuple(self.live):
             if exchange.record.owner == key_id:
+                exchange.cancel()
+
+    def device_removed(self, device: str) -> None:
+        """Stop what a device asked for."""
+        for exchange in tuple(self.live):
+            if exchange.record.device == device:
                 exchange.cancel()
 
     def abort(self) -> None:
@@ -300,7 +307,7 @@ class Exchange:
             return
         if self.usage is not None:
             self.usage.begin(next((value for name, value in headers if name == b"content-type"), b""))
-        self.record.start(status, (*fields.from_engine(headers), (b"c2l-exchange-id", self.record.id.encode())))
+        self.record.start(status, self._head_fields(fields.from_engine(headers)))
 
     def informed(self, status: int, headers: Headers) -> None:
         """The engine sent an informational response."""
@@ -373,11 +380,16 @@ class Exchange:
             return
         self.abort()
         status, headers, content = problem_response(refusal)
-        self.record.start(status, (*headers, (b"c2l-exchange-id", self.record.id.encode())))
+        self.record.start(status, self._head_fields(headers))
         if self._method != "HEAD":
             self.record.write(content)
         self.record.finish((), self._desk.clock.monotonic())
         self._log(refusal.problem.value.slug)
+
+    def _head_fields(self, headers: Headers) -> Headers:
+        """Return the fields of the answer's head with those that are ours."""
+        named = (*headers, (b"c2l-exchange-id", self.record.id.encode()))
+        return named if self._caller.device else (*named, READABLE)
 
     def reset(self, reason: ResetReason) -> None:
         """The request's own stream is gone: stop, unless it was only the tunnel that was lost."""

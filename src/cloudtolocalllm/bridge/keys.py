@@ -22,7 +22,9 @@ from cloudtolocalllm.bridge.identity import PairingError
 from cloudtolocalllm.bridge.store import database
 from cloudtolocalllm.bridge.store.database import home_path
 from cloudtolocalllm.bridge.store.errors import StoreError
+from cloudtolocalllm.bridge.store.old_keys import old_path, take_over
 from cloudtolocalllm.bridge.store.tx import Tx
+from cloudtolocalllm.bridge.store.watch import RevisionWatch
 from cloudtolocalllm.contracts.control import KeyAdded, KeyRevoked
 from cloudtolocalllm.runtime.clock import Clock
 
@@ -116,20 +118,25 @@ class KeyList:
         """
         self._clock = clock
         self._keys: dict[str, ListedKey] = {}
-        self._version = self._revision = -1
         self._unwritten: Counter[str] = Counter()
         """Ids of keys of which something is not in the file yet, or could not be written."""
         self.post: Post | None = None
         """How to write while the bridge runs; None to write here and wait."""
         self.on_revoked: Callable[[str], None] = lambda key_id: None
         """Called with the id of a key that was not revoked before."""
+        reading = path
         try:
             self._db = database.connect(path, check=False, aside=False)
+            self._watch = RevisionWatch(self._db, "keys_revision")
+            reading = old_path(path)
+            take_over(self._db, path)
+            reading = path
+            self._watch.look()
             self._db.execute("DELETE FROM keys WHERE expires < ?", (clock.wall() - KEPT_AFTER,))
             self._load()
-        except (StoreError, sqlite3.Error, ValueError) as error:
+        except (StoreError, sqlite3.Error, OSError, ValueError) as error:
             raise KeyListError(
-                f"expected the list of API keys in {path} ({type(error).__name__}); restore it from a backup "
+                f"expected the list of API keys in {reading} ({type(error).__name__}); restore it from a backup "
                 "(cloudtolocalllm home restore FILE), or revoke all API keys in the web app and move it away"
             ) from None
 
@@ -146,11 +153,8 @@ class KeyList:
     def refresh(self) -> None:
         """Take over what other processes wrote."""
         try:
-            version = self._data_version()
-            if version != self._version:
-                self._version = version
-                if self._read_revision() != self._revision:
-                    self._load()
+            if self._watch.look():
+                self._load()
         except (sqlite3.Error, ValueError):
             log.exception("the list of API keys cannot be read; what is known of it holds")
 
@@ -290,18 +294,7 @@ class KeyList:
         if not self._unwritten[key_id]:
             del self._unwritten[key_id]
 
-    def _data_version(self) -> int:
-        """Return a number that changes when another connection has written, whatever it was."""
-        (version,) = self._db.execute("PRAGMA data_version").fetchone()
-        return int(version)
-
-    def _read_revision(self) -> int:
-        """Return a number that changes when the list has been changed."""
-        (revision,) = self._db.execute("SELECT keys_revision FROM store").fetchone()
-        return int(revision)
-
     def _load(self) -> None:
-        version, revision = self._data_version(), self._read_revision()
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM keys LIMIT ?", (MAX_KEYS,))  # noqa: S608 - a constant
         loaded: dict[str, ListedKey] = {}
         revoked_now = []
@@ -322,6 +315,6 @@ class KeyList:
         for id_ in self._unwritten:
             if id_ in self._keys:
                 loaded.setdefault(id_, self._keys[id_])
-        self._keys, self._version, self._revision = loaded, version, revision
+        self._keys = loaded
         for id_ in revoked_now:
             self.on_revoked(id_)

@@ -13,6 +13,10 @@ from cloudtolocalllm.bridge.engines.engine import Engine
 from cloudtolocalllm.bridge.engines.health import HealthWatch
 from cloudtolocalllm.bridge.engines.probe import WELL_KNOWN_PORTS, probe
 from cloudtolocalllm.bridge.exchange import Desk
+from cloudtolocalllm.bridge.gateway.gateway import Gateway
+from cloudtolocalllm.bridge.gateway.identity import identity_path, load_identity
+from cloudtolocalllm.bridge.gateway.key_keeper import KeyKeeper
+from cloudtolocalllm.bridge.gateway.offers import PairingDesk
 from cloudtolocalllm.bridge.home_api.api import HomeApi
 from cloudtolocalllm.bridge.home_api.home import Home
 from cloudtolocalllm.bridge.identity import BridgeIdentity, PairingError, Prover
@@ -21,10 +25,11 @@ from cloudtolocalllm.bridge.keys import KeyList
 from cloudtolocalllm.bridge.pairing import renew
 from cloudtolocalllm.bridge.runs.desk import RunDesk
 from cloudtolocalllm.bridge.runs.pulls import ModelDesk
-from cloudtolocalllm.bridge.settings import BridgeSettings
+from cloudtolocalllm.bridge.settings import BridgeSettings, Plain
 from cloudtolocalllm.bridge.store import database
 from cloudtolocalllm.bridge.store.database import home_path
 from cloudtolocalllm.bridge.store.errors import StoreError
+from cloudtolocalllm.bridge.store.lock import StoreLock
 from cloudtolocalllm.bridge.store.store import HomeStore
 from cloudtolocalllm.bridge.tunnels import Tunnels
 from cloudtolocalllm.contracts.authorize import TUNNEL_TARGET
@@ -46,7 +51,7 @@ RENEW_INTERVAL = 300.0
 TIDY_INTERVAL = 60.0
 """Seconds between two looks whether the home store is within its quota and time."""
 KEYS_INTERVAL = 2.0
-"""Seconds between two looks whether the owner has revoked a key whose answers still run."""
+"""Seconds between two looks whether the owner has revoked a key, or removed a device, whose answers still run."""
 MAX_ENGINES = 32
 """As many as a presence report holds."""
 
@@ -58,15 +63,23 @@ class Bridge:
         """Put the parts together; nothing is connected yet.
 
         Raises:
-            StoreError: The home store cannot be opened.
-            KeyListError: The list of API keys in it is malformed.
+            StoreError: The home store cannot be opened, or another bridge uses it.
+            PairingError: The list of API keys or the home's identity cannot be read.
         """
         self._settings = settings
         clock = clock or SystemClock()
         self.catalog = Catalog(allow_cloud_models=settings.allow_cloud_models, monotonic=clock.monotonic)
         self.journal = Journal(settings.journal_bytes)
-        database.inspect(home_path(settings.credential_file))
-        self.keys = KeyList(home_path(settings.credential_file), clock)
+        path = home_path(settings.credential_file)
+        self._lock = StoreLock(path)
+        self._lock.acquire()
+        try:
+            database.inspect(path)
+            self.keys = KeyList(path, clock)
+            self._identity = load_identity(identity_path(settings.credential_file))
+        except BaseException:
+            self._lock.release()
+            raise
         self._clock = clock
         self._health = HealthWatch()
         self._tasks = TaskSet()
@@ -74,7 +87,7 @@ class Bridge:
             self.catalog, self._health, self.journal, self._tasks, clock, settings.load_grace, self.keys
         )
         self.keys.on_revoked = desk.key_revoked
-        self.acceptor = BridgeAcceptor(desk, allow=settings.allow)
+        self.acceptor = BridgeAcceptor(desk, allow=settings.allow, plain=_serves_plain(settings))
         self.tunnels = Tunnels(self._target, self.acceptor)
         self.prover = Prover(settings.server, lambda: BridgeIdentity.load(settings.credential_file), clock)
         self._renewing = False
@@ -92,6 +105,7 @@ class Bridge:
         self.home: Home | None = None
         """The home store and what works with it; None before `start`."""
         self.home_api: HomeApi | None = None
+        self.gateway: Gateway | None = None
 
     async def start(self) -> None:
         """Open the home store, find the engines and look how they are.
@@ -109,7 +123,7 @@ class Bridge:
             await self._probe()
             self._health.every(PROBE_INTERVAL, self._probe, "looking for engines")
         self._health.every(EXPIRE_INTERVAL, self._expire, "forgetting old answers")
-        self._health.every(KEYS_INTERVAL, self._look_at_keys, "looking for revoked keys")
+        self._health.every(KEYS_INTERVAL, self._look_at_keys, "looking for revoked keys and devices")
         self._health.every(RENEW_INTERVAL, self._renew, "renewing the credential")
         engines = list(self.catalog.engines)
         checks = [self._tasks.start(engine.check(), f"first check of {engine.id}") for engine in engines]
@@ -117,6 +131,8 @@ class Bridge:
             await asyncio.wait(checks, timeout=FIRST_CHECK)
         if not engines:
             log.warning("no model engine was found; start Ollama, or give its URL with --engine")
+        if self.home is not None:
+            self.home.runs.take_up()
 
     async def run(self) -> None:
         """Hold the control connection; tunnels are dialled when it says so.
@@ -128,6 +144,8 @@ class Bridge:
 
     async def close(self) -> None:
         """Drain and end everything."""
+        if self.gateway is not None:
+            self.gateway.end_events()
         await self.tunnels.close(self._settings.drain_grace)
         await self._health.close()
         await self._close_home()
@@ -136,19 +154,34 @@ class Bridge:
         for engine in self.catalog.engines:
             await engine.close()
         self.keys.close()
+        self._lock.release()
 
     async def _open_home(self) -> None:
-        store = await HomeStore.open(home_path(self._settings.credential_file), self._clock)
+        clock = self._clock
+        store = await HomeStore.open(home_path(self._settings.credential_file), clock)
         runs = RunDesk(store, self._desk)
         models = ModelDesk(self._desk, self._settings.allow)
-        self.home = Home(store, runs, models, self.catalog, self.keys, self._clock)
+        try:
+            keeper = await KeyKeeper.open(self._identity, store, clock)
+        except BaseException:
+            await store.close()
+            raise
+        offers = PairingDesk(store, clock, keeper.fingerprint)
+        self.home = Home(store, runs, models, self.catalog, self.keys, clock, offers)
         self.home_api = HomeApi(self.home)
+        self.gateway = Gateway(self._desk, store, self.home_api, keeper, offers, self.acceptor.serve)
+        self.gateway.known_as(self.prover.identity.bridge_id)
+        self.acceptor.gateway = self.gateway
         self.keys.post = store.post
         runs.open()
         self._health.every(TIDY_INTERVAL, store.tidy, "tidying the home store")
+        self._health.every(TIDY_INTERVAL, self.gateway.tidy, "replacing encryption keys")
 
     async def _close_home(self) -> None:
         home, self.home, self.home_api = self.home, None, None
+        gateway, self.gateway, self.acceptor.gateway = self.gateway, None, None
+        if gateway is not None:
+            await gateway.close()
         if home is not None:
             home.models.close()
             await home.runs.close()
@@ -187,6 +220,8 @@ class Bridge:
 
     async def _look_at_keys(self) -> None:
         self.keys.refresh()
+        if self.home is not None:
+            self.home.store.refresh_devices()
 
     async def _expire(self) -> None:
         self.journal.expire(self._clock.monotonic())
@@ -199,6 +234,8 @@ class Bridge:
         )
 
     def _welcomed(self) -> None:
+        if self.gateway is not None:
+            self.gateway.known_as(self.prover.identity.bridge_id)  # it may have been paired anew
         self._tasks.start(self._renew(), "renewing the credential")
         if self.on_welcome is not None:
             self.on_welcome()
@@ -220,6 +257,12 @@ class Bridge:
             log.warning("the credential was not renewed; trying again later", extra={"fault": str(error)})
         finally:
             self._renewing = False
+
+
+def _serves_plain(settings: BridgeSettings) -> bool:
+    if settings.plain is Plain.AUTO:
+        return EngineAddress.parse(settings.server).is_local
+    return settings.plain is Plain.ON
 
 
 async def serve(settings: BridgeSettings, stop: asyncio.Event, *, on_ready: Callable[[], None] | None = None) -> None:

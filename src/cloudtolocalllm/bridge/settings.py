@@ -2,11 +2,20 @@
 
 import platform
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from cloudtolocalllm.bridge.guard import OPTIONAL_ROUTES
 from cloudtolocalllm.runtime.settings import setting
+
+
+class Plain(Enum):
+    """Whether requests are served that the cloud can read in passing."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
 
 
 def _http_url(text: str) -> str:
@@ -35,6 +44,13 @@ def _routes(text: str) -> tuple[str, ...]:
     if any(name not in OPTIONAL_ROUTES for name in names):
         raise ValueError("expected some of " + ", ".join(sorted(OPTIONAL_ROUTES)))
     return names
+
+
+def _plain(text: str) -> Plain:
+    try:
+        return Plain(text)
+    except ValueError:
+        raise ValueError("expected auto, on or off") from None
 
 
 def _keys(text: str) -> tuple[str, ...]:
@@ -80,6 +96,12 @@ class BridgeSettings:
     )
     allow_cloud_models: bool = setting(
         "Whether Ollama's cloud models, which send prompts on to ollama.com, may be used.", default=False
+    )
+    plain: Plain = setting(
+        "Whether /v1, /ollama and /anthropic are served to requests that are not sealed, which the server can read "
+        "as they pass: on, off, or auto for on only when the server is on this machine.",
+        default=Plain.AUTO,
+        parse=_plain,
     )
     load_grace: float = setting(
         "Seconds for which a model goes on loading although its client went away.", default=120.0, parse=_positive

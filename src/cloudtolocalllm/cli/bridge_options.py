@@ -1,6 +1,7 @@
 """The options of `cloudtolocalllm bridge`."""
 
 import argparse
+import importlib
 from pathlib import Path
 
 from cloudtolocalllm.cli.layout import default_data_dir
@@ -22,6 +23,11 @@ def add_bridge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     logout.add_argument("--server", metavar="URL", help="which one (the only one)")
     _add_data_dir(logout)
     logout.set_defaults(run=_action("logout"))
+    _add_pair_device(actions.add_parser("pair-device", help="print a link and QR code that pair one device"))
+    _add_devices(actions.add_parser("devices", help="list the devices that may use this home, or change one"))
+    _add_new_identity(
+        actions.add_parser("new-identity", help="make this home a stranger to every device, which are paired anew")
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +52,31 @@ def _add_login(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_action("login"))
 
 
+def _add_pair_device(parser: argparse.ArgumentParser) -> None:
+    _add_home(parser)
+    parser.set_defaults(run=_action("pair_device", "bridge_devices"))
+
+
+def _add_devices(parser: argparse.ArgumentParser) -> None:
+    change = parser.add_mutually_exclusive_group()
+    change.add_argument("--remove", metavar="ID", help="put it out at once and for good")
+    change.add_argument("--rename", nargs=2, metavar=("ID", "NAME"), help="call it something else")
+    change.add_argument("--approve", metavar="ID", help="let one in that waits; compare the words first")
+    _add_home(parser)
+    parser.set_defaults(run=_action("list_devices", "bridge_devices"))
+
+
+def _add_new_identity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    _add_home(parser)
+    parser.set_defaults(run=_action("new_identity", "bridge_devices"))
+
+
+def _add_home(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--server", metavar="URL", help="whose bridge, where there are several")
+    _add_data_dir(parser)
+
+
 def _add_pairing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="how people see this machine (the host's name)")
     parser.add_argument(
@@ -58,11 +89,9 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
                         help="where the credential is kept (%(default)s)")  # fmt: skip
 
 
-def _action(name: str) -> object:
+def _action(name: str, module: str = "bridge") -> object:
     def run(options: argparse.Namespace) -> int:
-        from cloudtolocalllm.cli import bridge
-
-        status: int = getattr(bridge, name)(options)
+        status: int = getattr(importlib.import_module(f"cloudtolocalllm.cli.{module}"), name)(options)
         return status
 
     return run

@@ -250,7 +250,8 @@ class _Up:
 CloudToLocalLLM is ready.
 
   Page      {sign_in}
-            (this link signs you in once, within the hour; a new one: cloudtolocalllm sign-in-link)
+            (this link signs you in once, within the hour, and within ten minutes pairs this browser with this
+            machine; a new one: cloudtolocalllm sign-in-link)
   OpenAI    OPENAI_BASE_URL={self._url}/v1  OPENAI_API_KEY={owner.api_key}
   Ollama    OLLAMA_HOST={self._url}/ollama  OLLAMA_API_KEY={owner.api_key}
   Engines   {", ".join(engines) if not demo else "none: the scripted DEMO engine answers, which is not a model"}

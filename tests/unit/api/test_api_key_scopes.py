@@ -36,6 +36,7 @@ def problem(path: str, scope: KeyScope, bridges: tuple[BridgeFact, ...] = ALL) -
         ("/ollama/v1/chat/completions", False),
         ("/anthropic/v1/messages", False),
         ("/c2l/keys", False),
+        ("/e2e/b1", False),
         ("/c2l/exchanges/exchange-0123456789", True),
         ("/v1/../ollama/api/chat", False),
         ("/v1/%2e%2e/ollama/api/chat", False),

@@ -211,7 +211,7 @@ class TreeMachine(RuleBasedStateMachine):
     def crash(self) -> None:
         """The process ends without a word, and begins again."""
         self.store.reopen()
-        self.store(runs.interrupt_all)
+        self.store(lambda tx: runs.left_over(tx, within=0))
         for model in self.model.values():
             for run in model.runs.values():
                 if run.active:

@@ -1,13 +1,15 @@
 /** Signing out of this browser. */
-import { clear } from "@/store/conversation";
+import { forgetChats } from "@/store/conversation";
 import { forgetKeys } from "@/store/keys";
+import { forgetModels } from "@/store/models";
 import { signOut } from "@/store/session";
 
 /** @throws ProblemError - the server did not end the session. */
 export async function leave(): Promise<void> {
   await signOut(() => {
     // What was said stays with whoever said it, not with the next person at this browser.
-    clear();
+    void forgetChats();
+    forgetModels();
     forgetKeys();
   });
 }

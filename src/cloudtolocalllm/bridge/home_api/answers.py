@@ -1,6 +1,5 @@
 """Runs and models."""
 
-import json
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
@@ -87,8 +86,7 @@ class ModelName:
 @ROUTES.add("POST", "/conversations/{conversation}/runs")
 async def start_run(home: Home, caller: Caller, conversation: str, body: RunStart) -> Run:
     """Start an answer; it goes on whoever watches."""
-    options = json.dumps(body.options.given())
-    return await home.runs.start(NewRun(conversation, body.parent, body.model, options, body.id), body.options)
+    return await home.runs.start(NewRun(conversation, body.parent, body.model, id=body.id), body.options)
 
 
 @ROUTES.add("GET", "/runs")

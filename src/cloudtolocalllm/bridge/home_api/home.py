@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cloudtolocalllm.bridge.engines.catalog import Catalog
+from cloudtolocalllm.bridge.gateway.offers import PairingDesk
 from cloudtolocalllm.bridge.home_api.routing import Routes
 from cloudtolocalllm.bridge.keys import KeyList
 from cloudtolocalllm.bridge.runs.desk import RunDesk
@@ -23,3 +24,4 @@ class Home:
     catalog: Catalog
     keys: KeyList
     clock: Clock
+    offers: PairingDesk

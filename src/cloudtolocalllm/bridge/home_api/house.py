@@ -13,6 +13,7 @@ from cloudtolocalllm.bridge.store.changes import Changes
 from cloudtolocalllm.bridge.store.devices import Device
 from cloudtolocalllm.bridge.store.preferences import Preferences
 from cloudtolocalllm.contracts.problems import Problem
+from cloudtolocalllm.sealed.pairing import OFFER_LIFE
 
 QUIET = 15.0
 """Seconds without a change after which an event says that there is none."""
@@ -41,6 +42,16 @@ class Devices:
     devices: tuple[Device, ...]
     own: str | None
     """The one that asks; null at the machine itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairingOffer:
+    """A link that pairs one more device."""
+
+    link_fragment: str
+    """What follows the # of `/pair` at the server; it holds a secret, which is shown only now."""
+    expires: int
+    """Seconds for which it is good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +119,12 @@ async def remove_device(home: Home, caller: Caller, device: str) -> Nothing:
     """Remove a device; it is refused at once, and for good."""
     await home.store.remove_device(device)
     return Nothing()
+
+
+@ROUTES.add("POST", "/pairings")
+async def offer_pairing(home: Home, caller: Caller) -> PairingOffer:
+    """Make a link that pairs one more device."""
+    return PairingOffer(home.offers.make().fragment, OFFER_LIFE)
 
 
 @ROUTES.add("GET", "/keys")

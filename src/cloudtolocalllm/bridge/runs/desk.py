@@ -1,22 +1,28 @@
 """Runs: started by a client, owned by the bridge, stored as they grow, watched by anybody at any offset."""
 
 import asyncio
+import json
 import logging
+import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
+from cloudtolocalllm.bridge.engines.catalog import rank
 from cloudtolocalllm.bridge.exchange import Desk
+from cloudtolocalllm.bridge.guard import ApiFamily
 from cloudtolocalllm.bridge.refusal import RefusalError
 from cloudtolocalllm.bridge.runs import prompt
 from cloudtolocalllm.bridge.runs.asking import ask, route_of
+from cloudtolocalllm.bridge.runs.echo import Echo
 from cloudtolocalllm.bridge.runs.live import LiveRun, Unstored
 from cloudtolocalllm.bridge.runs.prompt import RunOptions
 from cloudtolocalllm.bridge.runs.writer import STOPPED, RunWriter
 from cloudtolocalllm.bridge.store import attachments, messages, preferences, runs
 from cloudtolocalllm.bridge.store.errors import ConflictError, StoreError, StoreFullError
-from cloudtolocalllm.bridge.store.runs import End, NewRun, Piece, Run, RunState
+from cloudtolocalllm.bridge.store.runs import End, LeftRun, NewRun, Piece, Run, RunState
 from cloudtolocalllm.bridge.store.store import HomeStore
 from cloudtolocalllm.bridge.store.tx import Tx, chosen_id
+from cloudtolocalllm.contracts.control import EngineState
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.tasks import TaskSet
 
@@ -32,13 +38,18 @@ TRIES = 10
 """Writes in a row that may fail before a run is given up."""
 STOP_TIME = 5.0
 """Seconds that a stop waits until it is written down; the engine is stopped before."""
+MAX_SEED = 2**31
+"""Seeds are below; larger ones are not taken everywhere."""
 QUIET = 15.0
 """Seconds without a change after which a watcher is told that the run goes on."""
 
+ENGINE_TIME = 300.0
+"""Seconds for which a run that is taken up again waits for an engine with its model: after a restart of the machine
+an engine may come later than the bridge."""
+LOOK_INTERVAL = 0.25
+"""Seconds between two looks for it."""
+
 CHAT = "/v1/chat/completions"
-_SHUT_DOWN = End(
-    RunState.INTERRUPTED, runs.INTERRUPTED, "The bridge was stopped while this answer was being written."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +89,20 @@ class RunDesk:
         self._opened = False
 
     def open(self) -> None:
-        """Begin to store what runs write."""
+        """Begin to store what runs write. Those that went on when the bridge ended can be watched; see `take_up`."""
         self._opened = True
+        for left in self._store.left:
+            live = self._live[left.run.id] = LiveRun(left.run.id, left.run)
+            self._writers[left.run.id] = RunWriter(live, self._mark)
         self._tasks.start(self._store_forever(), "storing runs")
+
+    def take_up(self) -> None:
+        """Have the runs go on that went on when the bridge ended; call it once, when engines are known."""
+        left, self._store.left = self._store.left, []
+        if left:
+            log.warning("answers broke off with the bridge; they go on", extra={"runs": len(left)})
+        for one in left:
+            self._tasks.start(self._take_up(one), "taking up a run")
 
     # --- for clients ----------------------------------------------------------------------------------------------
 
@@ -94,6 +116,8 @@ class RunDesk:
             StoreError: The conversation or the message to answer is not there, or it does not fit.
         """
         options.check()
+        if options.seed is None:  # so that the same can be asked for again
+            options = replace(options, seed=secrets.randbelow(MAX_SEED))
         new = replace(new, id=chosen_id(new.id))
         if self._closing or not self._opened:
             raise RefusalError(Problem.OVERLOADED, "The bridge is being stopped; try again soon.")
@@ -165,10 +189,10 @@ class RunDesk:
         return await self.get(id_)
 
     async def close(self) -> None:
-        """End every run, with all its text stored as far as the store takes it."""
+        """Break every run off, with all its text stored as far as the store takes it; the next start takes it up."""
         self._closing = True
         for writer in list(self._writers.values()):
-            writer.stop(_SHUT_DOWN)
+            writer.leave()
         if self._opened:
             await self._store_once()
         await self._tasks.close()
@@ -207,6 +231,36 @@ class RunDesk:
             return run
         writer.exchange = ask(self._desk, route, content, writer, on_loading=writer.loading)
         return run
+
+    async def _take_up(self, left: LeftRun) -> None:
+        """Ask an engine for a run's answer once more; what it says is the rest once it has said the stored part."""
+        id_ = left.run.id
+        writer = self._writers[id_]
+        try:
+            route = route_of("POST", CHAT, ())
+            options = RunOptions.of(json.loads(left.options))
+            new = NewRun(left.run.conversation, left.parent, left.run.model, id=id_)
+            content, said = await self._store.read(lambda tx: (_request(tx, new, options), runs.all_text(tx, id_)))
+        except (StoreError, RefusalError) as error:  # the question was deleted meanwhile, for example
+            detail = f"The bridge ended while this answer was being written, and it cannot go on: {error}"
+            writer.stop(End(RunState.INTERRUPTED, runs.INTERRUPTED, detail))
+            return
+        await self._until_served(new.model)
+        if self._live[id_].ending is not None or self._closing:
+            return
+        writer.echo = Echo(said) if said else None
+        writer.exchange = ask(self._desk, route, content, writer, on_loading=writer.loading)
+
+    async def _until_served(self, model: str) -> None:
+        """Wait until an engine has a model, or that takes too long: then asking it tells what is wrong."""
+        give_up = self._desk.clock.monotonic() + ENGINE_TIME
+        while not self._closing and self._desk.clock.monotonic() < give_up:
+            try:
+                if rank(self._desk.catalog.serving(ApiFamily.OPENAI), model)[0].state is not EngineState.DOWN:
+                    return
+            except RefusalError:
+                pass  # none yet
+            await asyncio.sleep(LOOK_INTERVAL)
 
     def _now(self, run: Run) -> Run:
         """Return a run of the store with what is known better here."""
@@ -347,10 +401,14 @@ def _begin(tx: Tx, new: NewRun, options: RunOptions) -> tuple[Run, bytes | None]
         if known.conversation != new.conversation:
             raise ConflictError("expected an id that no other run has")
         return known, None
+    return runs.begin(tx, replace(new, options=json.dumps(options.given()))), _request(tx, new, options)
+
+
+def _request(tx: Tx, new: NewRun, options: RunOptions) -> bytes:
+    """Return the request to the engine."""
     path = messages.path(tx, new.conversation, new.parent)
     images = {sha256: attachments.get(tx, sha256) for sha256 in prompt.images_of(path)}
-    content = prompt.request(path, new.model, options, images, preferences.get(tx).system_prompt)
-    return runs.begin(tx, new), content
+    return prompt.request(path, new.model, options, images, preferences.get(tx).system_prompt)
 
 
 def _write(tx: Tx, batch: list[Unstored], unfinished: dict[str, End]) -> None:

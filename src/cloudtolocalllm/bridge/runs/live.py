@@ -8,7 +8,7 @@ import asyncio
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from cloudtolocalllm.bridge.store.runs import READ_SIZE, End, Piece, RunState, TextKind
+from cloudtolocalllm.bridge.store.runs import READ_SIZE, End, Piece, Run, RunState, TextKind
 
 KEPT = 256 * 1024
 """Bytes of text kept in memory besides what is not stored yet."""
@@ -32,21 +32,27 @@ class Unstored:
 class LiveRun:
     """One run that goes on."""
 
-    def __init__(self, id_: str) -> None:
+    def __init__(self, id_: str, left: Run | None = None) -> None:
+        """Begin.
+
+        Args:
+            id_: Its id.
+            left: How it was left by a bridge that ended; None for one that is new.
+        """
         self.id = id_
         self.state = RunState.QUEUED
-        self.size = 0
+        self.size = 0 if left is None else left.size
         """Bytes of text so far."""
-        self.stored = 0
+        self.stored = self.size
         """Bytes of it that are in the store."""
         self.ending: End | None = None
         """How it ended, before that is stored."""
         self.ended: End | None = None
         """How it ended, once that is stored (or cannot be)."""
         self.watchers = 0
-        self._told = RunState.QUEUED
+        self._told = RunState.QUEUED if left is None else left.state
         self._pieces: list[Piece] = []
-        self._base = 0
+        self._base = self.size
         self._rung = asyncio.Event()
 
     # --- writing ------------------------------------------------------------------------------------------------

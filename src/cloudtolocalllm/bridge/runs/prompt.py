@@ -43,6 +43,12 @@ class RunOptions:
         if len(texts) > MAX_STOPS + 1 or any(len(text) > MAX_OPTION_TEXT for text in texts):
             raise ConflictError(f"expected at most {MAX_STOPS} stop texts of {MAX_OPTION_TEXT} characters each")
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "RunOptions":
+        """Return what `given` returned."""
+        stop = given.get("stop")
+        return cls(**{**given, "stop": None if stop is None else tuple(stop)})
+
     def given(self) -> dict[str, Any]:
         """Return what is not null."""
         return {name: value for name, value in asdict(self).items() if value is not None}

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from cloudtolocalllm.bridge.exchange import Exchange
 from cloudtolocalllm.bridge.runs.answer import AnswerReader, Text, error_text
+from cloudtolocalllm.bridge.runs.echo import DivergedError, Echo
 from cloudtolocalllm.bridge.runs.live import LiveRun
 from cloudtolocalllm.bridge.store.messages import MAX_CONTENT
-from cloudtolocalllm.bridge.store.runs import End, RunState
+from cloudtolocalllm.bridge.store.runs import INTERRUPTED, End, RunState
 from cloudtolocalllm.contracts.problems import TYPE_PREFIX, Problem
 from cloudtolocalllm.runtime.http1 import Headers
 from cloudtolocalllm.tunnel import ResetReason, ResponseHead
@@ -21,6 +22,12 @@ MAX_ERROR = 64 * 1024
 """Bytes of an engine's error."""
 
 STOPPED = End(RunState.STOPPED)
+DIVERGED = End(
+    RunState.INTERRUPTED,
+    INTERRUPTED,
+    "The bridge ended while this answer was being written. The engine, asked again, did not say the same; "
+    "here is all of it that was stored.",
+)
 
 
 class RunWriter:
@@ -38,7 +45,11 @@ class RunWriter:
         self._reader = AnswerReader()
         self._status = 0
         self._error = bytearray()
+        self._left = False
+        """Whether it is to go on another time; nothing is taken any more."""
         self.exchange: Exchange | None = None
+        self.echo: Echo | None = None
+        """What the engine has to say once more first; None for nothing."""
 
     # --- what the exchange calls ----------------------------------------------------------------------------------
 
@@ -52,13 +63,12 @@ class RunWriter:
         if head.status < 200:
             return
         self._status = head.status
-        if head.status == 200:
-            self._live.is_now(RunState.STREAMING)
-            self._on_dirty(False)
+        if head.status == 200 and self.echo is None:
+            self._streams()
 
     def send_data(self, data: bytes) -> None:
         """Take content."""
-        if self._live.ending is not None:
+        if self._live.ending is not None or self._left:
             return
         if self._status != 200:
             self._error += data[: MAX_ERROR - len(self._error)]
@@ -67,7 +77,7 @@ class RunWriter:
 
     def end(self, trailers: Headers = ()) -> None:
         """The answer is complete, as far as HTTP can tell."""
-        if self._live.ending is not None:
+        if self._live.ending is not None or self._left:
             return
         if self._status != 200:
             slug, detail = reason_of(bytes(self._error), self._status)
@@ -75,7 +85,9 @@ class RunWriter:
             return
         reader = self._reader
         self._take(reader.end())
-        if not reader.complete:
+        if self.echo is not None:
+            self._break_off(DIVERGED)
+        elif not reader.complete:
             self._fail(Problem.ENGINE_ERROR, "The answer was cut short: the engine ended it without saying so.")
         elif self._live.ending is None:
             self._finish(
@@ -103,6 +115,13 @@ class RunWriter:
         if self.exchange is not None:
             self.exchange.cancel()
 
+    def leave(self) -> None:
+        """Break the answer off without an end."""
+        if self._live.ending is None:
+            self._left = True
+            if self.exchange is not None:
+                self.exchange.cancel()
+
     def stored(self) -> None:
         """Text was stored: take what had to wait."""
         exchange = self.exchange
@@ -110,6 +129,8 @@ class RunWriter:
             exchange.record.drained()
 
     def _take(self, texts: list[Text]) -> None:
+        if self.echo is not None:
+            texts = self._new(self.echo, texts)
         for text in texts:
             self._live.append(text.kind, text.text)
         if texts:
@@ -119,9 +140,28 @@ class RunWriter:
         if self._live.size > MAX_CONTENT:
             self._fail(Problem.TOO_LARGE, f"The answer is longer than {MAX_CONTENT} bytes.")
 
+    def _new(self, echo: Echo, texts: list[Text]) -> list[Text]:
+        """Return what of a text is new."""
+        try:
+            found = [new for text in texts if (new := echo.rest(text)) is not None]
+        except DivergedError:
+            self._break_off(DIVERGED)
+            return []
+        if echo.over:
+            self.echo = None
+            self._streams()
+        return found
+
+    def _streams(self) -> None:
+        self._live.is_now(RunState.STREAMING)
+        self._on_dirty(False)
+
     def _fail(self, problem: Problem, detail: str) -> None:
-        if self._live.ending is None:
-            self._finish(End(RunState.FAILED, problem.value.slug, detail))
+        self._break_off(End(RunState.FAILED, problem.value.slug, detail))
+
+    def _break_off(self, end: End) -> None:
+        if self._live.ending is None and not self._left:
+            self._finish(end)
             # Not from inside the exchange's own call.
             if self.exchange is not None:
                 asyncio.get_running_loop().call_soon(self.exchange.cancel)

@@ -187,9 +187,20 @@ def _run_migrations(db: sqlite3.Connection) -> None:
 
 
 def has_head(path: Path) -> bool:
-    """Tell whether a file begins as a database does; SQLite would delete the log beside one that does not."""
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+    """Tell whether a file begins as a database does; SQLite would delete the log beside one that does not.
+
+    SQLite reads it, without locks and without the log. Read through a descriptor of our own, closing that would drop
+    every lock that this process has on the file (fcntl(2)), the key list's among them; the next program that closes
+    the store would find itself alone with it, and delete the log that the bridge goes on writing to.
+    """
+    if path.stat().st_size < len(_MAGIC):
+        return False
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        try:
+            db.execute("PRAGMA schema_version").fetchone()
+        except sqlite3.DatabaseError as error:
+            return error.sqlite_errorcode != sqlite3.SQLITE_NOTADB
+    return True
 
 
 def is_sound(db: sqlite3.Connection) -> bool:

@@ -150,6 +150,15 @@ def remove(tx: Tx, id_: str) -> None:
         tx.changed("device", id_, gone=True)
 
 
+def forget_all(tx: Tx) -> int:
+    """Forget every device, for a new identity; return how many. Each may be paired again, with the key it has."""
+    ids = [row[0] for row in tx.all("SELECT id FROM devices")]
+    tx.run("DELETE FROM devices")
+    for id_ in ids:
+        tx.changed("device", id_, gone=True)
+    return len(ids)
+
+
 def seen(tx: Tx, ids: Iterable[str]) -> None:
     """Take note that devices were seen now."""
     tx.db.executemany("UPDATE devices SET last_seen = ? WHERE id = ?", [(tx.now, id_) for id_ in ids])

@@ -17,6 +17,10 @@ from cloudtolocalllm.bridge.store.tx import Tx, chosen_id
 READ_SIZE = 64 * 1024
 """Bytes of text that a read returns at about most."""
 INTERRUPTED = "interrupted"
+TAKEN_UP_WITHIN = 3600.0
+"""Seconds after its start within which an answer that broke off with the bridge is taken up again."""
+TAKEN_UP_TIMES = 3
+"""How often; one that ends the bridge each time must not do so for ever."""
 
 
 class RunState(Enum):
@@ -145,6 +149,17 @@ def active(tx: Tx) -> list[Run]:
     return [_made(row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class LeftRun:
+    """A run that went on when the bridge ended, and is to be taken up again."""
+
+    run: Run
+    parent: str
+    """The message that it answers."""
+    options: str
+    """JSON."""
+
+
 def begin(tx: Tx, new: NewRun) -> Run:
     """Make a run and the empty message that it writes, a child of `parent` and leaf of the active path.
 
@@ -245,13 +260,27 @@ def finish(tx: Tx, id_: str, end: End) -> None:
     conversations.touch(tx, conversations.number(tx, run.conversation), run.conversation)
 
 
-def interrupt_all(tx: Tx) -> int:
-    """End the runs that went on when the bridge ended, with all their text that was stored; return how many."""
-    left = active(tx)
+def left_over(tx: Tx, within: float = TAKEN_UP_WITHIN) -> list[LeftRun]:
+    """Return the runs that went on when the bridge ended; end those that are too old, or were taken up too often.
+
+    Args:
+        tx: The store.
+        within: Seconds after its start within which a run is not too old.
+    """
+    left: list[LeftRun] = []
     detail = "The bridge ended while this answer was being written; here is all of it that was stored."
-    for run in left:
-        finish(tx, run.id, End(RunState.INTERRUPTED, INTERRUPTED, detail))
-    return len(left)
+    for run in active(tx):
+        options, times, parent = tx.one(
+            "SELECT r.options, r.taken_up, p.id FROM runs r JOIN messages m ON m.seq = r.message "
+            "LEFT JOIN messages p ON p.seq = m.parent WHERE r.id = ?",
+            run.id,
+        )  # fmt: skip
+        if parent is None or times >= TAKEN_UP_TIMES or not 0 <= tx.now - run.created < within:
+            finish(tx, run.id, End(RunState.INTERRUPTED, INTERRUPTED, detail))
+            continue
+        tx.run("UPDATE runs SET taken_up = taken_up + 1 WHERE id = ?", run.id)
+        left.append(LeftRun(run, parent, options))
+    return left
 
 
 def read(tx: Tx, id_: str, offset: int, size: int = READ_SIZE) -> list[Piece]:
@@ -269,6 +298,12 @@ def read(tx: Tx, id_: str, offset: int, size: int = READ_SIZE) -> list[Piece]:
         raise ConflictError(f"expected an offset of at most {stored}, got {offset}")
     found = _running_pieces(tx, seq, offset, size) if RunState(state).active else _ended_pieces(tx, message, layout)
     return list(_cut(found, offset, size))
+
+
+def all_text(tx: Tx, id_: str) -> list[Piece]:
+    """Return all stored text of a run that goes on."""
+    seq = _number(tx, id_)
+    return [] if seq is None else _running_pieces(tx, seq, 0, messages.MAX_CONTENT + READ_SIZE)
 
 
 def _running_pieces(tx: Tx, seq: int, offset: int, size: int) -> list[Piece]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -9,7 +10,9 @@ from typing import TypeVar
 from cloudtolocalllm.bridge.store import changes, database, devices, retention, runs
 from cloudtolocalllm.bridge.store.changes import ChangeBell
 from cloudtolocalllm.bridge.store.errors import StoreError
+from cloudtolocalllm.bridge.store.runs import LeftRun
 from cloudtolocalllm.bridge.store.tx import Tx
+from cloudtolocalllm.bridge.store.watch import RevisionWatch
 from cloudtolocalllm.bridge.store.worker import WORK_TIME, Worker
 from cloudtolocalllm.runtime.clock import Clock
 
@@ -21,20 +24,27 @@ T = TypeVar("T")
 class HomeStore:
     """The store. `open`, then `read` and `write` pieces of work, then `close`."""
 
-    def __init__(self, path: Path, worker: Worker, bell: ChangeBell, notice: str) -> None:
+    def __init__(self, path: Path, worker: Worker, bell: ChangeBell, notice: str, looks: sqlite3.Connection) -> None:
         """Use `open`."""
         self.path = path
         self.bell = bell
         self.notice = notice
         """What people are to be told: a damaged store was set aside; "" for nothing."""
         self._worker = worker
+        self._looks = looks
+        """A connection of the loop's thread, to notice at once what the owner's commands write."""
+        self._watch = RevisionWatch(looks, "devices_revision")
         self._points: dict[str, bytes] = {}
+        self._removed: set[str] = set()
+        """Devices removed by this process, which no list that was read before lets in again."""
+        self.left: list[LeftRun] = []
+        """Runs that went on when the bridge ended, to be taken up again."""
         self.on_device_removed: Callable[[str], None] = lambda device: None
         """Called with the id of a device that may do nothing any more; what it does now is to be broken off."""
 
     @classmethod
     async def open(cls, path: Path, clock: Clock) -> "HomeStore":
-        """Open the store; made if there is none yet. Runs that went on when the bridge ended are interrupted.
+        """Open the store; made if there is none yet.
 
         Args:
             path: Its file; see `database.inspect`.
@@ -47,16 +57,18 @@ class HomeStore:
         worker = Worker(lambda: database.connect(path, check=False, aside=False), clock.wall)
         worker.on_changed = bell.ring_from_thread
         await worker.start()
+        looks: sqlite3.Connection | None = None
         try:
-            store = cls(path, worker, bell, database.notice(path))
-            store._points = await store.read(devices.points)
-            interrupted = await store.write(runs.interrupt_all)
+            looks = database.connect(path, check=False, aside=False)
+            store = cls(path, worker, bell, database.notice(path), looks)
+            store.refresh_devices()
+            store.left = await store.write(runs.left_over)
             bell.ring(await store.read(changes.newest))
         except BaseException:
             await worker.close()
+            if looks is not None:
+                looks.close()
             raise
-        if interrupted:
-            log.warning("answers were interrupted by the bridge's end", extra={"runs": interrupted})
         return store
 
     async def read(self, work: Callable[[Tx], T], *, seconds: float = WORK_TIME) -> T:
@@ -113,6 +125,17 @@ class HomeStore:
         """Return the public key of a paired device, or None; for `sealed.device.authenticate`."""
         return self._points.get(device)
 
+    def refresh_devices(self) -> None:
+        """Take over what another process wrote of the devices; what it removed does nothing from here on."""
+        try:
+            if not self._watch.look():
+                return
+            tx = Tx(self._looks, 0.0)  # neither asks for the time
+            self._let_in(devices.points(tx))
+            self.bell.ring(changes.newest(tx))
+        except sqlite3.Error:
+            log.exception("the list of devices cannot be read; what is known of it holds")
+
     async def pair(self, point: bytes, name: str, *, approved_by: str) -> devices.Device:
         """Let a device in.
 
@@ -120,7 +143,7 @@ class HomeStore:
             StoreError: It cannot be let in.
         """
         device = await self.write(lambda tx: devices.pair(tx, point, name, approved_by=approved_by))
-        self._points[device.id] = point
+        self.refresh_devices()
         return device
 
     async def approve(self, id_: str, *, approved_by: str) -> devices.Device:
@@ -130,7 +153,7 @@ class HomeStore:
             StoreError: It cannot be let in.
         """
         device = await self.write(lambda tx: devices.approve(tx, id_, approved_by=approved_by))
-        self._points = await self.read(devices.points)
+        self.refresh_devices()
         return device
 
     async def remove_device(self, id_: str) -> None:
@@ -139,6 +162,7 @@ class HomeStore:
         Raises:
             StoreError: It could not be written down; it is refused until the bridge ends.
         """
+        self._removed.add(id_)
         if self._points.pop(id_, None) is not None:
             self.on_device_removed(id_)
         await self.write(lambda tx: devices.remove(tx, id_))
@@ -154,3 +178,10 @@ class HomeStore:
     async def close(self) -> None:
         """Finish what waits and close the file."""
         await self._worker.close()
+        self._looks.close()
+
+    def _let_in(self, points: dict[str, bytes]) -> None:
+        before = self._points
+        self._points = {id_: point for id_, point in points.items() if id_ not in self._removed}
+        for id_ in before.keys() - self._points.keys():
+            self.on_device_removed(id_)

@@ -1,8 +1,9 @@
-/** The settings: machines, API keys, the account. */
+/** The settings: machines, the devices that are paired with them, API keys, the account. */
 import { AccountPage, Section } from "@/features/frame/AccountPage";
 import { Link } from "@/features/frame/Link";
 import { dateTime } from "@/features/frame/times";
 import { Devices } from "@/features/settings/Devices";
+import { HomeDevices } from "@/features/settings/HomeDevices";
 import { Keys } from "@/features/settings/Keys";
 import { SignOutHere } from "@/features/sign-in/SignOutButton";
 import type { SignedIn } from "@/store/session";
@@ -10,8 +11,11 @@ import type { SignedIn } from "@/store/session";
 export function Settings({ session }: { readonly session: SignedIn }) {
   return (
     <AccountPage title="Settings">
-      <Section title="Devices">
+      <Section title="Machines">
         <Devices />
+      </Section>
+      <Section title="Devices at home">
+        <HomeDevices user={session.user} />
       </Section>
       <Section title="API keys">
         <Keys user={session.user} />

@@ -3,6 +3,7 @@ import { Screen } from "@/features/frame/Screen";
 import { type Explained, explainSignInError } from "@/features/sign-in/explain";
 import { signInAddress } from "@/net/api";
 import { usePlace } from "@/store/location";
+import { usePairingLink } from "@/store/pairing-link";
 import type { Route } from "@/store/route";
 import { checkSession, useSession, type Ways } from "@/store/session";
 
@@ -43,6 +44,8 @@ const PURPOSE: Record<Route["page"], string> = {
   unknown: "Sign in to chat with your models",
 };
 
+const PAIRING = "Sign in to pair this browser";
+
 interface InvitationProps {
   readonly linkRefused: boolean;
   readonly ways: Ways;
@@ -50,13 +53,14 @@ interface InvitationProps {
 
 function Invitation({ linkRefused, ways }: InvitationProps) {
   const { route, address } = usePlace();
+  const pairing = usePairingLink(({ taken }) => taken !== null) && route.page === "pair";
   const { providers } = ways;
   const byLink = ways.byLink || providers.length === 0;
   const error = route.page === "sign-in" ? route.error : null;
   const failed = linkRefused ? LINK_REFUSED : error === null ? null : explainSignInError(error);
   const returnTo = route.page === "sign-in" ? route.returnTo : address;
   return (
-    <Screen title={failed?.title ?? PURPOSE[route.page]}>
+    <Screen title={failed?.title ?? (pairing ? PAIRING : PURPOSE[route.page])}>
       {failed !== null && <p role="alert">{failed.detail}</p>}
       {providers.map((provider) => (
         <button

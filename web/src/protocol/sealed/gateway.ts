@@ -4,7 +4,8 @@ import { type Bytes, concat, sameBytes, varint } from "@/protocol/sealed/bytes";
 import { ChunkSplitter, FINAL, FINAL_AAD, split } from "@/protocol/sealed/chunks";
 import { malformed, misuse, SealedError } from "@/protocol/sealed/errors";
 import { KEY_BYTES, type RecipientContext, recipient, SUITE_IDS } from "@/protocol/sealed/hpke";
-import { EXCHANGE, type Labels, PAIRING, PAIRING_ID_BYTES } from "@/protocol/sealed/ohttp";
+import { PAIRING_ID_BYTES } from "@/protocol/sealed/limits";
+import { EXCHANGE, type Labels, PAIRING } from "@/protocol/sealed/ohttp";
 import { Budget, RESPONSE_NONCE_BYTES, ResponseKey } from "@/protocol/sealed/response-key";
 
 const HEADER = 7;

@@ -27,3 +27,6 @@ export const DEFAULT_LIMITS: MessageLimits = {
   chunk: 2 ** 24,
   content: MAX_SEALED,
 };
+
+/** Bytes of the name by which a bridge finds a pairing link's secret. */
+export const PAIRING_ID_BYTES = 16;

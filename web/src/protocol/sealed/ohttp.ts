@@ -7,11 +7,11 @@ import { ChunkSplitter, FINAL, FINAL_AAD, split } from "@/protocol/sealed/chunks
 import { misuse, SealedError } from "@/protocol/sealed/errors";
 import { type SenderContext, type Suite, sender } from "@/protocol/sealed/hpke";
 import { configHeader, type KeyConfig } from "@/protocol/sealed/key-config";
+import { PAIRING_ID_BYTES } from "@/protocol/sealed/limits";
 import { Budget, RESPONSE_NONCE_BYTES, ResponseKey } from "@/protocol/sealed/response-key";
 
 export const REQUEST_TYPE = "message/ohttp-chunked-req";
 export const RESPONSE_TYPE = "message/ohttp-chunked-res";
-export const PAIRING_ID_BYTES = 16;
 
 /** What keeps keys for one purpose from being good for another. */
 export interface Labels {

@@ -2,7 +2,8 @@
 import { type Bytes, concat, fromBase64Url, toBase64Url, utf8 } from "@/protocol/sealed/bytes";
 import { type Device, fingerprint } from "@/protocol/sealed/device";
 import { malformed } from "@/protocol/sealed/errors";
-import { PAIRING_ID_BYTES, type SharedSecret } from "@/protocol/sealed/ohttp";
+import { PAIRING_ID_BYTES } from "@/protocol/sealed/limits";
+import type { SharedSecret } from "@/protocol/sealed/ohttp";
 
 export const PAIRING_PATH = "/c2l/devices";
 export const PAIRING_REQUEST_TYPE = "application/c2l-pairing-req";

@@ -9,7 +9,8 @@ _STATEMENTS = (
         epoch TEXT NOT NULL,                             -- changes of two epochs have nothing to do with each other
         floor INTEGER NOT NULL DEFAULT 0,                -- the last change that was forgotten
         statement_seq INTEGER NOT NULL DEFAULT 0,        -- the highest number of a key statement; it never falls
-        keys_revision INTEGER NOT NULL DEFAULT 0         -- rises with each change of the list of API keys
+        keys_revision INTEGER NOT NULL DEFAULT 0,        -- rises with each change of the list of API keys
+        devices_revision INTEGER NOT NULL DEFAULT 0      -- rises with each change of who is let in
     ) STRICT""",
     "INSERT INTO store (id, epoch) VALUES (1, lower(hex(randomblob(8))))",
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
@@ -70,7 +71,8 @@ _STATEMENTS = (
         size INTEGER NOT NULL DEFAULT 0,                 -- bytes of text
         layout TEXT NOT NULL DEFAULT '[]',               -- of one that ended: kinds of text and their bytes
         prompt_tokens INTEGER,
-        answer_tokens INTEGER
+        answer_tokens INTEGER,
+        taken_up INTEGER NOT NULL DEFAULT 0              -- times that it went on after the bridge's end
     ) STRICT""",
     "CREATE INDEX runs_conversation ON runs (conversation)",
     "CREATE INDEX runs_active ON runs (state) WHERE state IN ('queued', 'loading', 'streaming')",
@@ -92,6 +94,14 @@ _STATEMENTS = (
         added REAL NOT NULL,
         last_seen REAL
     ) STRICT""",
+    """CREATE TRIGGER device_added AFTER INSERT ON devices BEGIN
+        UPDATE store SET devices_revision = devices_revision + 1; END""",
+    """CREATE TRIGGER device_edited AFTER UPDATE OF id, point, state ON devices BEGIN
+        UPDATE store SET devices_revision = devices_revision + 1; END""",
+    """CREATE TRIGGER device_gone AFTER DELETE ON devices BEGIN
+        UPDATE store SET devices_revision = devices_revision + 1; END""",
+    # Pairing links on their way from the owner's command to the bridge that runs.
+    "CREATE TABLE pairing_offers (secret BLOB PRIMARY KEY, made REAL NOT NULL) STRICT, WITHOUT ROWID",
     # Of a device that was removed its id stays, so that no back-up brings it back.
     "CREATE TABLE removed_devices (id TEXT PRIMARY KEY, removed REAL NOT NULL) STRICT, WITHOUT ROWID",
     """CREATE TABLE keys (

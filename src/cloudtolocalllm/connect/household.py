@@ -1,0 +1,223 @@
+"""The homes of this computer at run time: how each is reached, how it is, and which models it has."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cloudtolocalllm.connect import fields, lists
+from cloudtolocalllm.connect.errors import Fault, HomeError
+from cloudtolocalllm.connect.home_client import HomeClient, InnerRequest, SealedAnswer, whole
+from cloudtolocalllm.connect.homes import Home
+from cloudtolocalllm.connect.paths import LISTS, inner_target
+from cloudtolocalllm.connect.routing import Asked, HomeView, Stickiness, canonical, choose
+from cloudtolocalllm.contracts.problems import Problem
+from cloudtolocalllm.runtime.clock import Clock
+from cloudtolocalllm.runtime.http1 import Headers
+from cloudtolocalllm.runtime.tasks import TaskSet
+
+log = logging.getLogger(__name__)
+
+LIST_WAIT: Final = 2.0
+"""Seconds that a list waits for a home of which an earlier one is known."""
+FIRST_WAIT: Final = 10.0
+"""Seconds that it waits while it would be empty otherwise; also the time for one question to a home."""
+FRESH: Final = 30.0
+"""Seconds for which a list tells where a model is without being asked for anew."""
+KEPT: Final = 86_400.0
+"""Seconds for which the models of a home that is away are still listed."""
+_MODELS: Final = ("/api/tags", "/v1/models")
+_LOADED: Final = "/api/ps"
+_LOOK: Final = "look"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list as a home gave it."""
+
+    status: int
+    headers: Headers
+    content: bytes
+    at: float
+    """When, in seconds that never go back."""
+
+
+@dataclass(eq=False)
+class HomeState:
+    """One home."""
+
+    home: Home
+    client: HomeClient
+    up: bool = True
+    """Whether the last question to it was answered."""
+    why: str = ""
+    """Why it is down, for people."""
+    running: int = 0
+    """Requests under way there."""
+    listings: dict[str, Listing] = field(default_factory=dict)
+    """The last good ones, by local path."""
+    pending: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
+
+    def answered(self) -> None:
+        """Note that it answers."""
+        if not self.up:
+            log.info("a home answers again", extra={"home": self.home.id})
+        self.up, self.why = True, ""
+
+    def failed(self, error: HomeError) -> None:
+        """Note that it does not."""
+        if error.fault is Fault.STALE_KEY:
+            return
+        if self.up:
+            log.warning("a home does not answer", extra={"home": self.home.id, "cause": error.problem.value.slug})
+        self.up, self.why = False, error.detail
+
+    def models(self) -> frozenset[str] | None:
+        """Return its models' canonical names; None while they are not known."""
+        known = [self.listings[path] for path in _MODELS if path in self.listings]
+        if not known:
+            return None
+        return frozenset[str]().union(*(lists.names(entries) for entries in self._entries(_MODELS)))
+
+    def loaded(self) -> frozenset[str]:
+        """Return the canonical names of the models in its engine's memory, as far as known."""
+        return frozenset[str]().union(*(lists.names(entries) for entries in self._entries((_LOADED,))))
+
+    def _entries(self, paths: Iterable[str]) -> list[list[dict[str, Any]]]:
+        found = (
+            lists.entries(self.listings[path].content, LISTS[path])
+            for path in paths
+            if path in self.listings and self.listings[path].status == 200
+        )
+        return [entries for entries in found if entries is not None]
+
+
+class Household:
+    """All homes."""
+
+    def __init__(self, states: Callable[[], Sequence[HomeState]], tasks: TaskSet, clock: Clock) -> None:
+        """Look after homes.
+
+        Args:
+            states: Returns the homes of this moment, by priority.
+            tasks: Runs questions to homes.
+            clock: For the age of lists.
+        """
+        self._states = states
+        self._tasks = tasks
+        self._clock = clock
+        self.stickiness = Stickiness()
+
+    def states(self) -> Sequence[HomeState]:
+        """Return the homes, by priority."""
+        return self._states()
+
+    # --- where a request goes ---
+
+    async def order(self, asked: Asked) -> list[HomeState]:
+        """Return the homes for a request, the best first."""
+        states = self._states()
+        if len(states) > 1 and asked.model is not None:
+            await self._know(states, canonical(asked.model))
+        sticky = self.stickiness.home(asked.conversation, self._clock.monotonic())
+        by_id = {state.home.id: state for state in states}
+        views = [
+            HomeView(s.home.id, s.home.priority, s.up, s.models(), s.loaded(), s.running) for s in by_id.values()
+        ]
+        return [by_id[each] for each in choose(views, asked.model, sticky)]
+
+    async def _know(self, states: Sequence[HomeState], model: str) -> None:
+        """Have lists that are fresh enough to tell where a model is."""
+        now = self._clock.monotonic()
+        stale = [
+            (state, path)
+            for state in states
+            for path in (*_MODELS, _LOADED)
+            if path not in state.listings or now - state.listings[path].at > FRESH
+        ]
+        tasks = {self._refresh(state, path): state for state, path in stale}
+        found = any(model in (state.models() or ()) for state in states if state.up)
+        wanted = [task for task, state in tasks.items() if state.up and (not found or state.models() is None)]
+        if wanted:
+            await asyncio.wait(wanted, timeout=LIST_WAIT)
+
+    def look(self, state: HomeState, answer: SealedAnswer) -> None:
+        """Ask whether a home still is what it was, while one of its answers is silent; if not, that is broken off."""
+        task = state.pending.get(_LOOK)
+        if task is None or task.done():
+            state.pending[_LOOK] = self._tasks.start(self._look(state, answer), "look at a home")
+
+    async def _look(self, state: HomeState, answer: SealedAnswer) -> None:
+        try:
+            same = await state.client.still_there()
+        except HomeError:
+            return  # the way is disturbed; that alone does not say that the answer is lost
+        if not same:
+            answer.break_off("the home was started anew")
+
+    # --- lists ---
+
+    async def listing(self, path: str) -> Listing:
+        """Return a list over all homes; what a home that is away had is in it, and nobody waits for that home.
+
+        Args:
+            path: One of LISTS.
+
+        Raises:
+            HomeError: No home gave one.
+        """
+        asked = self._clock.monotonic()
+        states = self._states()
+        tasks = {self._refresh(state, path): state for state in states}
+        awaited = [task for task, state in tasks.items() if state.up] or list(tasks)
+        known = any(path in state.listings for state in states)
+        if awaited:
+            await asyncio.wait(awaited, timeout=LIST_WAIT if known else FIRST_WAIT)
+        oldest = asked if path == _LOADED else asked - KEPT
+        found = [s.listings[path] for s in states if path in s.listings and s.listings[path].at >= oldest]
+        if len(states) == 1 and found:
+            return found[0]
+        member = LISTS[path]
+        read = (lists.entries(each.content, member) for each in found if each.status == 200)
+        good = [entries for entries in read if entries is not None]
+        if good or any(state.up for state in states):
+            content = lists.joined(good, member)
+            return Listing(200, ((b"content-type", b"application/json"),), content, asked)
+        why = next((state.why for state in states if state.why), "No home answers in time.")
+        raise HomeError(Fault.NOT_TAKEN, Problem.BRIDGE_OFFLINE, why)
+
+    def _refresh(self, state: HomeState, path: str) -> "asyncio.Task[None]":
+        task = state.pending.get(path)
+        if task is None or task.done():
+            task = state.pending[path] = self._tasks.start(self._fetch(state, path), "list of a home")
+        return task
+
+    async def _fetch(self, state: HomeState, path: str) -> None:
+        try:
+            async with asyncio.timeout(FIRST_WAIT):
+                found = await self._ask(state, path)
+        except HomeError as error:
+            state.failed(error)
+        except TimeoutError:
+            state.failed(HomeError(Fault.LOST, Problem.TIMED_OUT, "The home gave no answer in time."))
+        else:
+            state.answered()
+            if found.status == 200 or path not in state.listings:
+                state.listings[path] = found
+
+    async def _ask(self, state: HomeState, path: str) -> Listing:
+        request = InnerRequest("GET", inner_target(path) or path)
+        for last in (False, True):
+            try:
+                answer = await state.client.ask(request, fresh=not state.up)
+                break
+            except HomeError as error:
+                if error.fault is not Fault.STALE_KEY or last:
+                    raise
+                state.client.forget_key()
+        try:
+            head, content = await whole(answer)
+        finally:
+            answer.close()
+        return Listing(head.status, fields.from_home(head.fields), content, self._clock.monotonic())

@@ -1,0 +1,263 @@
+"""Puts the local endpoint together and runs it."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cloudtolocalllm import __version__
+from cloudtolocalllm.connect.address import ServerAddress
+from cloudtolocalllm.connect.errors import StorageError
+from cloudtolocalllm.connect.home_client import HomeClient
+from cloudtolocalllm.connect.homes import Home, Homes, key_name
+from cloudtolocalllm.connect.household import HomeState, Household
+from cloudtolocalllm.connect.local import LocalApp
+from cloudtolocalllm.connect.outer import ServerLink
+from cloudtolocalllm.connect.pairing import import_key
+from cloudtolocalllm.connect.paths import Door
+from cloudtolocalllm.connect.settings import ConnectSettings
+from cloudtolocalllm.connect.stops import Stops
+from cloudtolocalllm.connect.vault import Vault, open_vault
+from cloudtolocalllm.connect.watch import Watch
+from cloudtolocalllm.runtime.clock import Clock, SystemClock
+from cloudtolocalllm.runtime.http1 import HttpServer
+from cloudtolocalllm.runtime.tasks import TaskSet
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+LOOK_AGAIN = 2.0
+"""Seconds between two looks whether homes were added or removed."""
+STOP_GRACE = 3.0
+"""Seconds for telling homes to stop when this ends."""
+_VISIBLE = range(0x21, 0x7F)
+
+
+class NoHomeError(Exception):
+    """There is nothing to connect to. The text says how to mend it."""
+
+
+class PortTakenError(Exception):
+    """Something else listens on the port."""
+
+
+def homes_folder(data_dir: Path) -> Path:
+    """Return where homes are kept."""
+    return data_dir / "homes"
+
+
+def keys_folder(data_dir: Path) -> Path:
+    """Return where secrets are kept when no keychain keeps them."""
+    return data_dir / "keys"
+
+
+class Connect:
+    """The local endpoint."""
+
+    def __init__(self, settings: ConnectSettings, *, vault: Vault | None = None, clock: Clock | None = None) -> None:
+        """Read which homes there are.
+
+        Args:
+            settings: Its settings.
+            vault: Where secrets are; None for the one that the settings mean.
+            clock: None for the machine's.
+
+        Raises:
+            NoHomeError: None is paired, or there is no API key for its server.
+            StorageError: What is kept cannot be read.
+        """
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._homes = Homes(homes_folder(settings.data_dir))
+        self._vault = vault or open_vault(keys_folder(settings.data_dir), use_keyring=settings.keyring)[0]
+        self._seen = self._homes.changed()
+        self._tasks = TaskSet()
+        self._lists = TaskSet(limit=256)
+        self._stopping = TaskSet(limit=256)
+        self._links: dict[str, ServerLink] = {}
+        self._states: list[HomeState] = []
+        self._given = given_key(settings)
+        self._wanted = self._read()
+        if not self._wanted:
+            raise NoHomeError(
+                "this computer is paired with no home; make a link there, then: cloudtolocalllm connect add"
+            )
+        self.household = Household(self._current, self._lists, self._clock)
+        self.stops = Stops(self._stopping, self._clock, settings.deadline)
+        door = Door.of(settings.hosts, settings.origins)
+        self._app = LocalApp(
+            self.household, self.stops, self._tasks, self._clock, door, self.status,
+            patience=settings.patience, deadline=settings.deadline,
+        )  # fmt: skip
+        self._server = HttpServer(self._app)
+        self.port = 0
+        """On which it listens; 0 before `start`."""
+
+    def _read(self) -> list[Home]:
+        homes = self._homes.load()
+        wanted = [home for home in homes if self._settings.server in ("", home.server)]
+        if self._given and len({home.server for home in wanted}) > 1:
+            raise NoHomeError("an API key was given, but the homes have several servers; name one with --server")
+        return wanted
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            PortTakenError: Something else does.
+        """
+        self.build()
+        try:
+            self.port = await self._server.listen_tcp(HOST, self._settings.port)
+        except OSError:
+            raise PortTakenError(
+                f"port {self._settings.port} is taken: does an engine run on this computer? Stop it, or choose "
+                "another port with --port and set OLLAMA_HOST or the clients' base URL"
+            ) from None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until told to stop; homes that are added or removed meanwhile are noticed."""
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN):
+                    await stop.wait()
+            self._look()
+
+    async def close(self) -> None:
+        """End: what runs for clients here is stopped at home."""
+        await self._server.close(0.1)
+        await self._tasks.close()
+        with contextlib.suppress(TimeoutError):
+            await self.stops.wait(STOP_GRACE)
+        await self._stopping.close()
+        await self._lists.close()
+        for link in self._links.values():
+            await link.close()
+
+    def status(self) -> dict[str, Any]:
+        """Tell how everything stands."""
+        return {
+            "version": __version__,
+            "requests": sum(state.running for state in self._states),
+            "homes": [
+                {
+                    "id": state.home.id,
+                    "name": state.home.name,
+                    "server": state.home.server,
+                    "bridge": state.home.bridge_id,
+                    "priority": state.home.priority,
+                    "up": state.up,
+                    "why": state.why,
+                    "models": None if (models := state.models()) is None else len(models),
+                    "requests": state.running,
+                }
+                for state in self._states
+            ],
+        }
+
+    # --- homes ---
+
+    def _current(self) -> Sequence[HomeState]:
+        return self._states
+
+    def _look(self) -> None:
+        changed = self._homes.changed()
+        if changed == self._seen:
+            return
+        self._seen = changed
+        try:
+            self._wanted = self._read()
+            self.build()
+        except (StorageError, NoHomeError) as error:
+            log.error("the homes cannot be read anew", extra={"cause": str(error)})  # noqa: TRY400 - says all there is
+        else:
+            log.info("the homes were read anew", extra={"homes": len(self._states)})
+
+    def build(self) -> list[HomeState]:
+        """Make the homes' clients; of those that stay as they are, the present ones stay.
+
+        Raises:
+            NoHomeError: There is no API key for a server.
+            StorageError: A device's key is not there.
+        """
+        known = {state.home: state for state in self._states}
+        self._states = [known.get(home) or self._state_of(home) for home in self._wanted]
+        return self._states
+
+    def _state_of(self, home: Home) -> HomeState:
+        secret = self._vault.get(home.secret_name)
+        if secret is None:
+            raise StorageError(
+                f"expected this device's key for {home.name} in {self._vault.place}; "
+                "pair this home again with a new link"
+            )
+
+        async def note(seq: int) -> None:
+            await asyncio.to_thread(self._homes.note_seq, home, seq)
+
+        client = HomeClient(
+            self._link(home.server), home.bridge_id, home.fingerprint, import_key(secret), self._clock,
+            seen=self._homes.seen(home), note_seq=note,
+        )  # fmt: skip
+        return HomeState(home, client)
+
+    def _link(self, server: str) -> ServerLink:
+        link = self._links.get(server)
+        if link is None:
+            key = self._given or self._vault.get(key_name(server)) or ""
+            if not key:
+                raise NoHomeError(f"expected an API key for {server}: --key-file FILE, C2L_CONNECT_KEY, or a prompt")
+            watch = Watch(self._lists, self._clock)
+            link = self._links[server] = ServerLink(ServerAddress.parse(server), key, watch, self._clock)
+        return link
+
+
+def given_key(settings: ConnectSettings) -> str:
+    """Return the API key of the settings, "" for none.
+
+    Raises:
+        StorageError: Its file cannot be read, or it is none.
+    """
+    text = settings.key
+    if settings.key_file is not None:
+        try:
+            text = settings.key_file.read_text(encoding="utf-8")
+        except (OSError, UnicodeError):
+            raise StorageError(f"expected an API key in {settings.key_file}") from None
+    return checked_key(text) if text.strip() else ""
+
+
+def checked_key(text: str) -> str:
+    """Return an API key as it may stand in a field.
+
+    Raises:
+        StorageError: It may not.
+    """
+    key = text.strip()
+    if not key or len(key) > 8192 or any(ord(c) not in _VISIBLE for c in key):
+        raise StorageError("expected an API key of visible ASCII characters")
+    return key
+
+
+async def serve(settings: ConnectSettings, stop: asyncio.Event) -> None:
+    """Run until told to stop.
+
+    Raises:
+        NoHomeError: There is nothing to connect to.
+        PortTakenError: The port is taken.
+        StorageError: What is kept cannot be read.
+    """
+    connect = Connect(settings)
+    try:
+        await connect.start()
+        log.info("ready", extra={"url": f"http://localhost:{connect.port}", "homes": len(connect.household.states())})
+        if settings.json_ready:
+            sys.stdout.write(json.dumps({"url": f"http://{HOST}:{connect.port}"}) + "\n")
+            sys.stdout.flush()
+        await connect.run(stop)
+    finally:
+        await connect.close()
