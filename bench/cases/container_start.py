@@ -5,10 +5,7 @@ users at once; and what each costs in memory while 200 are live. The baseline is
 import asyncio
 import contextlib
 import json
-import os
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -18,16 +15,18 @@ import psutil
 from tests.support.docker_engine import docker, docker_is_there
 from tests.support.eventually import eventually
 from tests.support.manager_service import FORKSERVER, Manager, manager
+from tests.support.short_folder import short_folder
 
 from bench.case import Bench
 from bench.measure import MEGABYTE, pss_of, tree
 from bench.report import Result, median, percentile
 from cloudtolocalllm.api.manager_client import ManagerClient, ManagerError
 from cloudtolocalllm.manager.drivers.docker import spec as specs
+from cloudtolocalllm.runtime.settings import environment
 
 ROUNDS = 15
 AT_ONCE = 100
-LIVE = int(os.environ.get("C2L_BENCH_CONTAINERS", "200"))
+LIVE = int(environment().get("C2L_BENCH_CONTAINERS", "200"))
 """Containers for the figure of memory."""
 COLD_BAR, WARM_BAR = 0.6, 0.1
 """Seconds."""
@@ -182,12 +181,10 @@ def _charged(pid: int) -> int:
 @contextlib.asynccontextmanager
 async def _asking(driver: str, *, warm: int) -> AsyncIterator[tuple[ManagerClient, Manager]]:
     """Run a manager and the API's client of it; nothing of its proxies is left at the end."""
-    folder = _folder()
-    try:
-        changes = {
-            "driver": driver, "warm": warm, "image": IMAGE, "poll_interval": 1e6, "stop_grace": 1.0,
-            "forkserver": QUIET,
-        }  # fmt: skip
+    changes = {
+        "driver": driver, "warm": warm, "image": IMAGE, "poll_interval": 1e6, "stop_grace": 1.0, "forkserver": QUIET,
+    }  # fmt: skip
+    with short_folder() as folder:
         async with manager(folder, **changes) as made:
             client = ManagerClient(made.settings.listen, lambda: made.tokens.mint("manager"))
             try:
@@ -195,14 +192,6 @@ async def _asking(driver: str, *, warm: int) -> AsyncIterator[tuple[ManagerClien
             finally:
                 await _end(client)
                 await client.close()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="c2l-"))  # short: socket paths end at 107 bytes
-    folder.chmod(0o755)
-    return folder
 
 
 async def _end(client: ManagerClient) -> None:

@@ -27,7 +27,9 @@ step_check() {
   fi
   case $provider_name in *[!A-Za-z0-9\ ._-]*) fault "a provider's name of letters, digits, blanks, dots and dashes" ;; esac
   case $cert_mode in acme | own | local-ca) ;; *) fault "--cert-mode acme, own or local-ca" ;; esac
-  case $staging in true | false) ;; *) fault "staging to be true or false" ;; esac
+  for name in staging skip_dns; do
+    case $(value_of "$name") in true | false) ;; *) fault "$name to be true or false" ;; esac
+  done
   case $isolation in socket | network) ;; *) fault "--isolation socket or network" ;; esac
   case $replicas in [1-9] | [1-5][0-9]) ;; *) fault "--replicas 1 to 59" ;; esac
   if [ "$secret_file" != - ] && [ -n "$secret_file" ] && [ ! -s "$secret_file" ]; then
@@ -84,7 +86,5 @@ step_apply() {
   {
     say "# What deploy/install was told; it reads this the next time."
     for name in $QUESTIONS $UNASKED; do say "$name=$(value_of "$name")"; done
-    say "staging=$staging"
-    say "skip_dns=$skip_dns"
   } | put "$ANSWERS" 600
 }

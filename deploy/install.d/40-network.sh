@@ -69,7 +69,7 @@ check_addresses() {
 }
 
 check_names() {
-  if $skip_dns || [ "$cert_mode" != acme ] || [ -z "$domain" ]; then return; fi
+  if [ "$skip_dns" = true ] || [ "$cert_mode" != acme ] || [ -z "$domain" ]; then return; fi
   [ "${http##*:}" = 80 ] || warn "the certificate's authority comes by port 80: what has it must pass that on to $http"
   for name in "$domain" "app.$domain"; do
     found=$(getent ahosts "$name" 2>/dev/null | awk '{ print $1 }' | sort -u) || found=

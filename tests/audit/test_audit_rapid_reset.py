@@ -12,8 +12,6 @@ from tests.support.stack import ROOT, Stack
 
 pytestmark = [pytest.mark.audit, pytest.mark.slow, pytest.mark.timeout(60)]
 SECONDS = 6
-ANSWER = 8.0
-"""Seconds for everybody else: attacker and server share this machine's processors, unlike two machines."""
 
 
 @pytest.fixture
@@ -40,4 +38,4 @@ async def test_questions_taken_back_at_once(server: Target, stack: Stack) -> Non
     counts = json.loads(out)
     print(f"rapid reset: {counts['asked']} on {counts['connections']} connections, {seen.says()}")
     assert counts["asked"] >= 10_000
-    seen.judge(ANSWER)
+    seen.judge()

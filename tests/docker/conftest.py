@@ -1,4 +1,7 @@
-"""One platform by Compose, with a certificate by ACME and a person at home, for all tests that leave it as it was."""
+"""One platform by Compose, with a certificate by ACME and a person at home, for all tests that leave it as it was.
+
+test_compose_rollout.py does not: it replaces the images. It comes last of them, by its name.
+"""
 
 from collections.abc import Iterator
 

@@ -60,7 +60,7 @@ def test_no_answer_is_cut_by_any_part_that_it_does_not_need(home: Home) -> None:
         for service, number in SPARED:
             container = platform.containers(service)[number]
             restarts = restart_count(platform, container)
-            assert answers.streaming >= STREAMS - 1
+            wait_for(lambda: answers.streaming >= STREAMS - 1, within=30, what="the answers to stream")
             since = kill(platform, container)
             back = await_back(platform, container, restarts)
             time.sleep(1)
@@ -70,7 +70,7 @@ def test_no_answer_is_cut_by_any_part_that_it_does_not_need(home: Home) -> None:
     print(answers.line(), answers.faults("refused", "cut", "altered")[:5])
     assert answers.faults("cut", "altered") == []
     assert answers.whole() >= 2 * STREAMS
-    platform.await_healthy(30)
+    platform.await_healthy()
 
 
 def test_nginx_is_back_soon_and_the_bridge_with_it(home: Home) -> None:
@@ -80,7 +80,7 @@ def test_nginx_is_back_soon_and_the_bridge_with_it(home: Home) -> None:
     with answering(home, STREAMS, tokens=FEWER, pace=PACE) as answers, asking(home) as asked:
         since = kill(platform, container)
         back = await_back(platform, container, restarts)
-        again = await_answers(home, within=20)
+        again = await_answers(home, within=60)
         time.sleep(1)
     show([row("nginx-proxy", back, asked, since, len(answers.faults("cut", since=since)))])
     print(f"answers {again:.1f} s after it was healthy; {answers.line()}")
@@ -95,7 +95,7 @@ def test_a_killed_proxy_costs_its_answers_and_no_more(home: Home) -> None:
     killed = home.proxy()
     with answering(home, STREAMS, tokens=FEWER, pace=PACE) as answers, asking(home) as asked:
         since = kill(platform, killed)
-        again = await_answers(home, within=10)
+        again = await_answers(home, within=60)
         time.sleep(2)
     show([row("streaming-proxy", again, asked, since, len(answers.faults("cut", since=since)))])
     print(answers.line())

@@ -19,7 +19,7 @@ from tests.support.stack import wait_for
 
 from cloudtolocalllm.manager.drivers.docker.spec import INSTANCE, PORT, network_name
 
-pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
 
 MANAGER, NGINX = "streaming-proxy-manager", "nginx-proxy"
 
@@ -81,9 +81,8 @@ def test_a_proxy_reaches_nobody(home: Home) -> None:
         here = {one["Gateway"] for one in gateways} | {f"{home.platform.subnet}.0.1", own_address()}
         targets |= {f"{address}:{port}" for address in here}
         assert answered(mine, *targets) == set()
-    # It is able to get an answer at all.
     (itself,) = addresses(mine)
-    assert answered(mine, f"{itself}:{PORT}") == {f"{itself}:{PORT}"}
+    wait_for(lambda: answered(mine, f"{itself}:{PORT}"), within=30, what="it to get an answer at all")
 
 
 def await_home(home: Home) -> None:
@@ -104,9 +103,9 @@ def test_nginx_replaced_is_let_in_again(home: Home) -> None:
     after = home.platform.containers(NGINX)[0]
     assert after != before
     networks = [network_of(proxy) for proxy in home.platform.proxies()]
-    wait_for(lambda: all(after in members(one) for one in networks), within=10, what="nginx to be let in")
+    wait_for(lambda: all(after in members(one) for one in networks), within=60, what="nginx to be let in")
     print(f"\nnginx is in {len(networks)} networks {time.monotonic() - began:.2f} s after it was made")
-    home.platform.await_healthy(30)
+    home.platform.await_healthy()
     await_home(home)
     answers = ask_at_once(home, 2, tokens=20)
     assert faults(answers) == []
@@ -114,21 +113,21 @@ def test_nginx_replaced_is_let_in_again(home: Home) -> None:
 
 def test_of_two_managers_one_leads_and_the_other_takes_over(home: Home) -> None:
     with scaled(home, 2):
-        home.platform.await_healthy(30, streaming_proxy_manager=2)
+        home.platform.await_healthy(streaming_proxy_manager=2)
         await_home(home)
         (leader,) = [one for one in home.platform.containers(MANAGER) if not stands_by(one)]
         proxy = home.proxy()
         with answering(home, 4) as answers:
             os.kill(process_of(leader), signal.SIGKILL)  # its init: the engine starts it again, as the next standby
             began = time.monotonic()
-            wait_for(lambda: home.platform.status("/readyz") == 200, within=20, what="a manager to lead")
+            wait_for(lambda: home.platform.status("/readyz") == 200, within=60, what="a manager to lead")
             print(f"\na manager leads again after {time.monotonic() - began:.2f} s")
         assert faults(answers) == []
         assert home.proxy() == proxy
         home.browser.delete("/api/streaming/proxy").raise_for_status()
         assert faults(ask_at_once(home, 1, tokens=5)) == []
         assert home.proxy() != proxy
-        wait_for(lambda: gone(proxy), within=20, what="the old proxy and its network to be gone")
+        wait_for(lambda: gone(proxy), within=60, what="the old proxy and its network to be gone")
 
 
 @contextlib.contextmanager

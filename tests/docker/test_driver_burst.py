@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from tests.support.docker_engine import proxy_image
 from tests.support.eventually import eventually
 from tests.support.manager_service import Manager, manager
+from tests.support.short_folder import short_folder
 
 from cloudtolocalllm.api.manager_client import ManagerBusyError, ManagerClient
 from cloudtolocalllm.contracts.endpoint import Endpoint
@@ -25,10 +24,8 @@ USERS = 12
 
 @pytest.fixture
 def run_dir() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="c2l-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder() as folder:
+        yield folder
 
 
 async def test_users_who_arrive_at_once_are_all_served(run_dir: Path) -> None:

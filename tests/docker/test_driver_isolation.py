@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Iterator
-from ipaddress import ip_network
 
 import pytest
+from tests.support.compose_subnet import gateway
 from tests.support.docker_engine import RUN_LABEL, bystander, docker, inside, process_of, remove
-from tests.support.driver_hosts import DockerHost, docker_host, spec
+from tests.support.driver_hosts import docker_host, spec
 from tests.support.netns import connect_in
-from tests.support.reach import OUTSIDE, answered, host_listener, own_address
+from tests.support.reach import OUTSIDE, answered, answers_here, host_listener, own_address
+from tests.support.require import require
+from tests.support.stack import wait_for
 
-from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.manager.drivers.docker import spec as specs
 from cloudtolocalllm.manager.drivers.docker.spec import Isolation
 
@@ -50,31 +51,32 @@ def api() -> Iterator[str]:
             "run", "-d", "--init", "--name", name, "--label", RUN_LABEL, "--network", network,
             "--entrypoint", "python3", "python:3.11-slim-bookworm", "-c", LISTEN,
         )  # fmt: skip
-        yield docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name) + ":8080"
+        address = docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name)
+        wait_for(lambda: answers_here(address, 8080), within=30, what="the API's container to answer")
+        yield f"{address}:8080"
+        assert answers_here(address, 8080), "expected the API's container to answer to the end"
     finally:
         remove(name)
         docker("network", "rm", network)
 
 
-def gateway() -> str:
+def bridge_address() -> str:
     """This machine's address in the default network."""
-    return str(ip_network(docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Subnet}}"))[1])
+    address = gateway()
+    require(address, "the engine's network bridge with an address", "start dockerd without --bridge=none")
+    return str(address)
 
 
 def own_addresses() -> set[str]:
     """This machine's addresses."""
-    return {own_address(), gateway()}
-
-
-def name_of(host: DockerHost, number: int = 0) -> str:
-    (driver,) = host.made
-    return specs.container_name(sorted(driver._containers)[number])
+    return {own_address(), bridge_address()}
 
 
 async def test_without_a_network_there_is_nothing_to_reach(host_port: int, api: str) -> None:
     other = bystander()
     try:
-        assert answered(other, f"{gateway()}:{host_port}")  # the listener answers where there is a way
+        here = f"{bridge_address()}:{host_port}"
+        wait_for(lambda: answered(other, here), within=30, what="the listener to answer where there is a way")
         async with docker_host(Isolation.SOCKET) as host:
             driver = await host.opened()
             one, two = spec("a"), spec("b")
@@ -112,7 +114,7 @@ async def test_a_network_of_its_own_leads_nowhere(host_port: int, api: str) -> N
         addresses = {*own_addresses(), str(own[1]), *_gateways(one.id), *_gateways(two.id)}
         targets = {f"{address}:{host_port}" for address in addresses} | {api, *OUTSIDE, str(second)}
         assert answered(mine, *targets) == set()
-        assert answered(mine, str(first)) == {str(first)}  # it is able to get an answer at all
+        wait_for(lambda: answered(mine, str(first)), within=30, what="it to get an answer at all")
         _, text = inside(mine, RESOLVE)
         assert text.startswith("no"), text  # names would be a way out: the engine's resolver asks for whoever asks it
 
@@ -126,7 +128,7 @@ async def test_nothing_of_the_user_or_the_key_is_shown_and_no_privilege_is_left(
     async with docker_host(Isolation.SOCKET) as host:
         driver = await host.opened()
         one = spec("the-user")
-        endpoint = await driver.start(one)
+        await driver.start(one)
         name = specs.container_name(one.id)
         text = docker("inspect", name)
         assert one.key not in text
@@ -166,4 +168,3 @@ print(json.dumps(out))
         assert seen["shm"] is False
         assert seen["keys"] == []
         assert seen["core"] == [0, 0]
-        assert isinstance(endpoint, Endpoint)

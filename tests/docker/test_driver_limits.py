@@ -63,7 +63,7 @@ async def test_memory_processes_and_time_are_limited() -> None:
         quota = "print(open('/sys/fs/cgroup/cpu/cpu.cfs_quota_us').read())"
         version2 = "print(open('/sys/fs/cgroup/cpu.max').read())"
         first, second = inside(name, quota), inside(name, version2)
-        assert "100000" in (first[1] if first[0] == 0 else second[1])
+        assert (first[1] if first[0] == 0 else second[1]).split()[0] == "100000"
 
 
 async def test_a_proxy_that_the_kernel_ends_for_its_memory_is_noticed() -> None:
@@ -122,4 +122,4 @@ async def _healthy(host: DockerHost, instance: str) -> None:
     container = driver._containers[instance]
     endpoint = specs.endpoint_of(host.config, instance, driver._networks.subnet(instance))
     ask = functools.partial(host.probe.healthy, endpoint, container.spec.key, timeout=1)
-    assert await eventually(ask, bool, within=10)
+    assert await eventually(ask, bool, within=30)

@@ -5,21 +5,27 @@ import os
 import subprocess
 
 import pytest
-from tests.support.compose_stack import built_images
-from tests.support.docker_engine import BASE_IMAGE, DOCKER, ROOT, docker, require_engine
-from tests.support.require import require
+from tests.support.compose_stack import IMAGES, built_images
+from tests.support.docker_engine import BASE_IMAGE, DOCKER, ROOT, docker, require_engine, require_image
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(400)]
 
+MADE_OF = {
+    "api-backend": ({"fastapi", "cryptography", "redis", "libc6"}, {"certbot", "nginx-light"}),
+    "streaming-proxy-manager": ({"aiodocker", "cryptography", "libc6"}, {"certbot", "nginx-light"}),
+    "web-app": ({"react", "cryptography", "libc6"}, {"certbot", "nginx-light"}),
+    "nginx-proxy": ({"nginx-light", "cryptography", "libc6"}, {"certbot", "react"}),
+    "streaming-proxy": ({"picows", "uvloop", "libc6"}, {"fastapi", "cryptography", "aiodocker", "redis"}),
+    "certbot": ({"certbot", "certbot-dns-rfc2136", "cryptography", "libc6"}, {"fastapi", "aiodocker", "redis"}),
+    "redis": ({"redis", "libc6"}, {"fastapi", "cryptography", "nginx-light"}),
+    "ports": ({"libc6"}, {"fastapi", "cryptography", "redis", "nginx-light"}),
+}
+"""Some of what each image holds, and of what it must lack."""
 
-@pytest.mark.parametrize(
-    ("name", "holds", "lacks"),
-    [
-        ("streaming-proxy", {"picows", "uvloop", "libc6"}, {"fastapi", "cryptography", "aiodocker", "redis"}),
-        ("certbot", {"certbot", "certbot-dns-rfc2136", "cryptography", "libc6"}, {"fastapi", "aiodocker", "redis"}),
-    ],
-)
-def test_an_image_lists_what_it_is_made_of(name: str, holds: set[str], lacks: set[str]) -> None:
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_an_image_lists_what_it_is_made_of(name: str) -> None:
+    holds, lacks = MADE_OF[name]
     image = f"cloudtolocalllm/{name}:{built_images()}"
     text = docker(
         "run", "--rm", "--network", "none", "--entrypoint", "cat", image, f"/usr/share/sbom/{name}.cdx.json"
@@ -36,8 +42,7 @@ def test_an_image_lists_what_it_is_made_of(name: str, holds: set[str], lacks: se
 def test_a_users_proxy_is_made_alike_each_time() -> None:
     """The smallest image, since it is made twice from nothing; `scripts/check_reproducible` does so with others."""
     require_engine()
-    found = subprocess.run([DOCKER, "image", "inspect", BASE_IMAGE], capture_output=True, timeout=20).returncode == 0
-    require(found, f"the image {BASE_IMAGE}", f"docker pull {BASE_IMAGE}, or scripts/base_images")
+    require_image(BASE_IMAGE)
     command = [str(ROOT / "scripts" / "check_reproducible"), "streaming-proxy"]
     environ = {**os.environ, "DOCKER": DOCKER}
     ran = subprocess.run(command, capture_output=True, text=True, timeout=350, env=environ)

@@ -135,6 +135,17 @@ async def test_one_that_does_not_lead_is_asked_again(client: ManagerClient, mana
     assert (await asked).user == "u_a"
 
 
+async def test_the_wait_for_a_manager_and_for_its_answer_have_one_deadline(manager: ScriptedManager) -> None:
+    client = ManagerClient(Endpoint(path=str(manager.path)), lambda: TOKEN, timeout=1.0, patience=0.8)
+    manager.leads, manager.delay = False, 0.9
+    asked = asyncio.get_running_loop().create_task(client.ensure("u_a"))
+    await asyncio.sleep(0.5)
+    manager.leads = True  # too late for an answer that takes 0.9 s
+    with pytest.raises(ManagerError, match=r"within 0\.[1-5] s"):
+        await asked
+    await client.close()
+
+
 async def test_one_that_never_leads_is_given_up(manager: ScriptedManager) -> None:
     manager.leads = False
     client = ManagerClient(Endpoint(path=str(manager.path)), lambda: TOKEN, patience=0.3)

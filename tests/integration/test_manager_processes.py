@@ -7,18 +7,17 @@ import dataclasses
 import json
 import os
 import secrets
-import shutil
 import signal
 import stat
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.link_parts import until
+from tests.support.short_folder import short_folder
 
 from cloudtolocalllm.manager.drivers.base import DriverError, InstanceSpec
 from cloudtolocalllm.manager.drivers.process import ProcessDriver
@@ -75,15 +74,14 @@ class Host:
 
 @pytest.fixture
 async def host() -> AsyncIterator[Host]:
-    folder = Path(tempfile.mkdtemp(prefix="c2l-"))  # short: socket paths end at 107 bytes
-    made = Host(folder)
-    yield made
-    for driver in made.drivers:
-        for instance in await driver.list():
-            with contextlib.suppress(DriverError):
-                await driver.stop(instance, 0)
-        await driver.close()
-    shutil.rmtree(folder)
+    with short_folder() as folder:
+        made = Host(folder)
+        yield made
+        for driver in made.drivers:
+            for instance in await driver.list():
+                with contextlib.suppress(DriverError):
+                    await driver.stop(instance, 0)
+            await driver.close()
 
 
 @pytest.fixture

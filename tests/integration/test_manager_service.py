@@ -3,10 +3,8 @@
 import collections
 import json
 import os
-import shutil
 import signal
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 from tests.support.fake_clock import FakeClock
 from tests.support.manager_service import manager
+from tests.support.short_folder import short_folder
 
 from cloudtolocalllm.audit.verify import records, verify
 from cloudtolocalllm.auth.services import GRACE, ServiceKeys, ServiceTokens
@@ -25,9 +24,8 @@ from cloudtolocalllm.runtime.clock import SystemClock
 
 @pytest.fixture
 def run_dir() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="c2l-"))
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder() as folder:
+        yield folder
 
 
 def left_in(folder: Path) -> set[str]:

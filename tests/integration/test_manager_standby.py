@@ -4,8 +4,6 @@ import asyncio
 import contextlib
 import functools
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 from tests.support.eventually import eventually
 from tests.support.manager_service import FORKSERVER, Manager, manager
 from tests.support.ports import free_port
+from tests.support.short_folder import short_folder
 
 from cloudtolocalllm.audit.verify import records, verify
 from cloudtolocalllm.contracts.endpoint import Endpoint
@@ -26,9 +25,8 @@ from cloudtolocalllm.runtime.http1 import ConnectError, HttpError, Pool, fetch
 
 @pytest.fixture
 def run_dir() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="c2l-"))
-    yield folder
-    shutil.rmtree(folder)
+    with short_folder() as folder:
+        yield folder
 
 
 def standby(run_dir: Path, listen: Endpoint, **changes: Any) -> Manager:

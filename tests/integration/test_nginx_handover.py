@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
+import socket
 import ssl
 import tempfile
 import time
@@ -13,11 +15,14 @@ from pathlib import Path
 
 import pytest
 from tests.support.edge_doubles import Message, Scripted, ScriptedApi, allowed, read_body, read_head
+from tests.support.eventually import eventually
+from tests.support.nginx_server import MODULES, require_nginx
 from tests.support.nginx_service import DOMAIN, Front, running_front
+from tests.support.ports import free_port
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
-from cloudtolocalllm.edge.nginx import service
-from cloudtolocalllm.edge.nginx.render import CERTIFICATE
+from cloudtolocalllm.edge.nginx import service, workers
+from cloudtolocalllm.edge.nginx.render import CERTIFICATE, PRIVATE_KEY
 from cloudtolocalllm.edge.nginx.settings import NginxSettings
 from cloudtolocalllm.edge.nginx.state import make_placeholder
 from cloudtolocalllm.edge.settings import EdgeSettings
@@ -32,7 +37,8 @@ GRACE = 4.0
 @pytest.fixture
 def folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="c2l-hand-"))
-    make_placeholder(path / "certs", DOMAIN, SystemClock())
+    for name in ("certs", "next"):
+        make_placeholder(path / name, DOMAIN, SystemClock())
     yield path
     shutil.rmtree(path)
 
@@ -77,13 +83,19 @@ class Clients:
 
     front: Front
     folder: Path
+    credulous: bool = False
+    """Whether they take whatever certificate they are shown."""
     failures: list[str] = field(default_factory=list)
     answers: dict[str, int] = field(default_factory=dict)
     longest: float = 0.0
     enough: bool = False
 
     def trusting(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self.folder / "certs" / CERTIFICATE))
+        context = ssl.create_default_context(cafile=str(self.folder / "certs" / CERTIFICATE))
+        if self.credulous:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
 
     async def connect(self, *, tls: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if not tls:
@@ -99,6 +111,13 @@ class Clients:
         answer = await read_head(reader)
         assert answer.status == (200 if tls else 308), answer.line
         writer.close()
+
+    async def shown(self) -> bytes:
+        """Return the certificate that is shown."""
+        _, writer = await self.connect(tls=True)
+        found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.close()
+        return bytes(found)
 
     async def kept(self) -> None:
         """One connection for all of them, until an answer says that it closes."""
@@ -146,8 +165,8 @@ class Clients:
 
 
 @contextlib.asynccontextmanager
-async def asking(front: Front, folder: Path) -> AsyncIterator[Clients]:
-    clients = Clients(front, folder)
+async def asking(front: Front, folder: Path, *, credulous: bool = False) -> AsyncIterator[Clients]:
+    clients = Clients(front, folder, credulous)
     async with asyncio.TaskGroup() as group:
         for kind in ("fresh", "fresh", "plain", "kept", "kept", "stream", "stream", "stream"):
             group.create_task(clients.again_and_again(kind))
@@ -163,7 +182,7 @@ async def test_one_follows_another_and_nobody_notices(front: Front, folder: Path
     old = front.nginx()
     async with asking(front, folder) as clients, asyncio.TaskGroup() as group:
         # longer than the grace: told by SIGQUIT, as a rollout does once another one serves, it has no need to hurry
-        longest = [group.create_task(clients.stream(int(1.1 * GRACE / PAUSE))) for _ in range(3)]
+        longest = [group.create_task(clients.stream(int(1.5 * GRACE / PAUSE))) for _ in range(3)]
         await asyncio.sleep(0.3)
         new = await asyncio.to_thread(front.nginx)
         began = time.monotonic()
@@ -176,6 +195,7 @@ async def test_one_follows_another_and_nobody_notices(front: Front, folder: Path
         assert await asyncio.to_thread(new.wait) == 0
         clients.enough = True
     assert clients.failures == []
+    assert clients.answers.keys() == {"fresh", "plain", "kept", "stream"}
     assert min(clients.answers.values()) > 5
     assert newest.process.poll() is None
 
@@ -187,7 +207,11 @@ async def test_who_comes_while_there_is_none_waits_for_the_next(front: Front, fo
         await asyncio.sleep(0.5)
         one.tell(signal.SIGTERM)
         assert await asyncio.to_thread(one.wait) == 0
-        await asyncio.to_thread(front.nginx)
+        async with asyncio.TaskGroup() as group:
+            waiting = [group.create_task(clients.fresh(tls=tls)) for tls in (False, True)]
+            await asyncio.sleep(0.3)
+            assert not any(one.done() for one in waiting)
+            await asyncio.to_thread(front.nginx)
         clients.enough = True
     assert clients.failures == []
 
@@ -207,6 +231,60 @@ async def test_it_hurries_when_it_is_told_so_after_all(front: Front, folder: Pat
     assert time.monotonic() - began < GRACE + 3
     with pytest.raises((OSError, EOFError)):
         await stream
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_without_a_holder_it_hurries_too(folder: Path, upstreams: ScriptedApi, at_once: bool) -> None:
+    edge = EdgeSettings(api=(Endpoint(path=str(upstreams.path)),), listen_port=free_port(), drain_grace=0.3)
+    nginx = NginxSettings(state_dir=folder / "state", modules_dir=MODULES, connections=1024, watch_interval=0.1,
+                          user="root" if os.geteuid() == 0 else "")  # fmt: skip
+    stop, pids = asyncio.Event(), list[int]()
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(service.serve(edge, nginx, stop, program=require_nginx(), ready=pids.append))
+
+        async def accepted() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", edge.listen_port)) == 0
+
+        await eventually(accepted, bool)
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.listen_port)
+        writer.write(b"GET /v1/long/600 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = await read_head(reader)
+        os.kill(os.getpid(), signal.SIGQUIT)
+        if not at_once:
+
+            async def accepting() -> set[int]:
+                return workers.accepting(pids[0])
+
+            await eventually(accepting, lambda found: not found)
+            await asyncio.sleep(0.5)  # longer than the grace
+            assert not serving.done()
+        stop.set()  # as SIGTERM does
+        await asyncio.wait_for(serving, 10)
+        with pytest.raises(EOFError):
+            await read_body(reader, answer)
+        writer.close()
+
+
+async def test_nginx_is_looked_after_while_the_holder_is_away(front: Front, folder: Path) -> None:
+    holder = front.holder()
+    one = front.nginx()
+    holder.process.kill()
+    await asyncio.to_thread(one.await_said, "the holder of the ports has gone")
+    deploy(folder)
+    await asyncio.to_thread(one.await_said, "reads its configuration anew")
+    assert one.said().count("the holder of the ports has gone") == 1
+    for master in workers.workers(one.process.pid):  # its only child
+        os.kill(master, signal.SIGTERM)
+    assert await asyncio.to_thread(one.wait) == 1
+    assert "expected nginx to run" in one.said()
+
+
+def deploy(folder: Path) -> None:
+    """Put another certificate in place."""
+    for name in (CERTIFICATE, PRIVATE_KEY):
+        shutil.copy(folder / "next" / name, folder / "certs" / name)
+    (folder / "certs" / service.STAMP).write_text("next")
 
 
 async def test_a_new_holder_is_followed(front: Front, folder: Path, upstreams: ScriptedApi) -> None:
@@ -269,11 +347,13 @@ async def test_clients_keep_their_addresses(front: Front, folder: Path, upstream
 async def test_a_certificate_comes_and_the_sockets_stay(front: Front, folder: Path) -> None:
     front.holder()
     one = front.nginx()
-    async with asking(front, folder) as clients:
+    async with asking(front, folder, credulous=True) as clients:
         await asyncio.sleep(0.3)
-        (folder / "certs" / service.STAMP).write_text("new")
+        deploy(folder)
         await asyncio.to_thread(one.await_said, "reads its configuration anew")
-        await asyncio.sleep(2)
+        fresh = ssl.PEM_cert_to_DER_cert((folder / "next" / CERTIFICATE).read_text())
+        await eventually(clients.shown, lambda shown: shown == fresh)
+        await asyncio.sleep(1)
         clients.enough = True
     assert clients.failures == []
 

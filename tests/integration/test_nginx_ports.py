@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from tests.support.eventually import eventually
@@ -175,7 +176,7 @@ def test_it_stands_alone(folder: Path, port: int) -> None:
 
 
 @contextlib.contextmanager
-def speaking(path: Path, greeting: bytes, *handed: socket.socket) -> Iterator[None]:
+def speaking(path: Path, greeting: bytes, *handed: socket.socket | IO[bytes]) -> Iterator[None]:
     """Answer as somebody who is no holder."""
     door = socket.create_server(str(path), family=socket.AF_UNIX)
     loop = asyncio.get_running_loop()
@@ -203,14 +204,30 @@ def descriptors() -> int:
 
 
 async def test_who_is_no_holder_is_not_believed(path: Path, port: int) -> None:
-    listener, pair = listen(f"127.0.0.1:{port}"), socket.socketpair()
+    listener, pair, file = listen(f"127.0.0.1:{port}"), socket.socketpair(), path.with_name("file").open("wb")
     before = descriptors()
-    for greeting, handed in ((b"", ()), (b"c2l-ports 2\n", (listener,)), (GREETING, ()), (GREETING, (pair[0],))):
+    answers: tuple[tuple[bytes, tuple[socket.socket | IO[bytes], ...]], ...] = (
+        *((b"", ()), (b"c2l-ports 2\n", (listener,)), (GREETING, ()), (GREETING, (pair[0],))),
+        *((GREETING, (listener, file, listener)), (GREETING, (listener,) * 17)),
+    )
+    for greeting, handed in answers:
         with speaking(path, greeting, *handed), pytest.raises(PortsError, match="start the service ports"):
             await Ports.connect(path)
     assert descriptors() == before
-    for one in (listener, *pair):
+    for one in (listener, *pair, file):
         one.close()
+
+
+async def test_an_attempt_that_is_given_up_leaves_nothing_open(path: Path) -> None:
+    with socket.create_server(str(path), family=socket.AF_UNIX) as door:
+        before = descriptors()
+        asking = asyncio.get_running_loop().create_task(Ports.connect(path))
+        connection, _ = await asyncio.get_running_loop().run_in_executor(None, door.accept)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        connection.close()
+        assert descriptors() == before
 
 
 async def test_nginx_hears_of_others_and_of_the_end(holder: Holder, path: Path, port: int) -> None:

@@ -27,6 +27,7 @@ from tests.support.nginx_server import NginxServer, running_nginx
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.edge.limits import Rate
 from cloudtolocalllm.edge.nginx.settings import NginxSettings
+from cloudtolocalllm.edge.nginx.workers import accepting
 from cloudtolocalllm.edge.settings import EdgeSettings
 
 pytestmark = pytest.mark.nginx
@@ -304,6 +305,45 @@ async def test_what_may_be_repeated_is_when_a_replica_dies_over_it(
         await other.stop()
 
 
+# --- the page, where another service has it ---
+
+
+@pytest.fixture
+async def page(folder: Path) -> AsyncIterator[Scripted]:
+    found = Scripted(folder / "page.sock")
+    await found.start()
+    yield found
+    await found.stop()
+
+
+async def test_a_page_for_a_slow_reader_is_kept_nowhere(make: Make, page: Scripted) -> None:
+    size = 8_000_000  # more than all buffers on the way
+
+    async def script(request: Message, reader: Reader, writer: Writer) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        writer.write(bytes(size))
+
+    page.script = script
+    async with make(NginxSettings(web=Endpoint(path=str(page.path)), error_log_level="warn")) as site:
+        reader, writer = await asyncio.open_connection(*("127.0.0.1", site.port), limit=4096)
+        writer.write(site.head("GET", "/assets/app.js"))
+        answer = await read_head(reader)
+        await asyncio.sleep(0.3)  # time to fill a file
+        await read_body(reader, answer)
+        writer.close()
+        assert len(answer.body) == size
+        assert "buffered to a temporary file" not in site.server.said()
+
+
+async def test_a_page_gets_no_credentials(make: Make, page: Scripted) -> None:
+    names = ("Authorization", "Cookie", "DPoP", "X-Api-Key", "C2L-Assertion")
+    async with make(NginxSettings(web=Endpoint(path=str(page.path)))) as site:
+        assert (await site.get("/", *(f"{name}: secret" for name in names), "X-Other: passes")).status == 200
+    (request,) = page.requests
+    assert request.one("x-other") == "passes"
+    assert [request.one(name.lower()) for name in names] == [None] * len(names)
+
+
 # --- limits ---
 
 
@@ -317,7 +357,13 @@ async def test_workers_count_together(make: Make) -> None:
 async def test_a_reload_forgets_no_count(make: Make) -> None:
     async with make(limit_api=Rate(1, "h", 2)) as site:
         assert [(await site.get("/api/x")).status for _ in range(2)] == [200, 200]
+        former = accepting(site.server.pid)
         site.server.reload()
+
+        async def serving() -> set[int]:
+            return accepting(site.server.pid)
+
+        await eventually(serving, lambda pids: pids and not pids & former)
         for _ in range(10):
             assert (await site.get("/api/x")).status == 429
 

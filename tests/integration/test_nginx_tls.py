@@ -18,7 +18,9 @@ from tests.support.ports import free_port
 from tests.support.require import require
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
-from cloudtolocalllm.edge.nginx.render import CERTIFICATE, PRIVATE_KEY
+from cloudtolocalllm.edge.nginx import outside, service
+from cloudtolocalllm.edge.nginx.outside import Outside
+from cloudtolocalllm.edge.nginx.render import CERTIFICATE, IN_USE, PRIVATE_KEY
 from cloudtolocalllm.edge.nginx.service import STAMP, serve
 from cloudtolocalllm.edge.nginx.settings import NginxSettings
 from cloudtolocalllm.edge.nginx.state import make_placeholder
@@ -28,6 +30,7 @@ from cloudtolocalllm.runtime.tasks import TaskSet
 
 pytestmark = pytest.mark.nginx
 DOMAIN = "llm.example"
+LAME = 0.05
 
 
 @pytest.fixture
@@ -209,10 +212,12 @@ async def test_challenges_are_served_in_clear(server: NginxServer) -> None:
     place.mkdir(parents=True)
     (place / "token").write_text("token.thumbprint")
     (place / "link").symlink_to(server.folder / "nginx.conf")
+    (server.nginx.acme_root / "near").write_text("worker_processes")
     for host in (DOMAIN, f"app.{DOMAIN}", "192.0.2.7"):
         answer = await ask(server.edge.listen_port, "/.well-known/acme-challenge/token", host=host)
         assert (answer.status, answer.body) == (200, b"token.thumbprint")
-    for name in ("link", "missing", "../../nginx.conf", "%2e%2e/%2e%2e/nginx.conf"):
+    climbs = ("../../near", "%2e%2e/%2e%2e/near", "../../../nginx.conf", "%2e%2e/%2e%2e/%2e%2e/nginx.conf")
+    for name in ("link", "missing", *climbs):
         answer = await ask(server.edge.listen_port, f"/.well-known/acme-challenge/{name}")
         assert answer.status in (308, 400, 403, 404)
         assert b"worker_processes" not in answer.body
@@ -257,8 +262,26 @@ async def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Reloads that follow each other at once; what nginx's service says of them."""
+    monkeypatch.setattr(service, "LAME", LAME)
+    monkeypatch.setattr(service, "RELOAD_PAUSE", 0.1)
+    caplog.set_level("INFO")
+    return caplog
+
+
+async def said(log: pytest.LogCaptureFixture, text: str, times: int = 1) -> None:
+    """Wait until something was said so often."""
+
+    async def ask() -> int:
+        return log.text.count(text)
+
+    await eventually(ask, lambda count: count >= times)
+
+
 async def test_it_starts_without_a_certificate_and_takes_the_ones_that_come(
-    folder: Path, upstreams: tuple[ScriptedApi, Scripted]
+    folder: Path, upstreams: tuple[ScriptedApi, Scripted], quick: pytest.LogCaptureFixture
 ) -> None:
     step: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -274,8 +297,8 @@ async def test_it_starts_without_a_certificate_and_takes_the_ones_that_come(
     certs = folder / "certs"
     async with running(edge, nginx):
         first = await serial(nginx.tls_port)
-        assert first == deployed(folder / "state" / "placeholder")
-        context = ssl.create_default_context(cafile=str(folder / "state" / "placeholder" / CERTIFICATE))
+        assert first == deployed(folder / "state" / IN_USE)
+        context = ssl.create_default_context(cafile=str(folder / "state" / IN_USE / CERTIFICATE))
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", nginx.tls_port, ssl=context, server_hostname=DOMAIN
         )
@@ -291,16 +314,74 @@ async def test_it_starts_without_a_certificate_and_takes_the_ones_that_come(
         good = deployed(certs)
         make_placeholder(folder / "other", DOMAIN, SystemClock())
         whole = (certs / PRIVATE_KEY).read_bytes()
-        for broken in ((folder / "other" / PRIVATE_KEY).read_bytes(), whole[: len(whole) // 2]):
+        for n, broken in enumerate(((folder / "other" / PRIVATE_KEY).read_bytes(), whole[: len(whole) // 2])):
             (certs / PRIVATE_KEY).write_bytes(broken)
-            for _ in range(5):
-                await asyncio.sleep(0.05)
-                assert await serial(nginx.tls_port) == good
+            await said(quick, "cannot be used", n + 1)
+            await asyncio.sleep(2 * LAME)  # what was taken in would be seen now
+            assert await serial(nginx.tls_port) == good
         (certs / PRIVATE_KEY).write_bytes(whole)
         assert await serial(nginx.tls_port) == good
         step.put_nowait(b"")
         assert await read_chunk(reader) == b""
         writer.close()
+
+
+@contextlib.asynccontextmanager
+async def replicas(port: int, *addresses: str) -> AsyncIterator[None]:
+    """Serve at each address; the answer names it."""
+
+    async def start(address: str) -> asyncio.Server:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError, EOFError, TimeoutError):
+                while True:
+                    await read_head(reader)
+                    writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(address)}\r\n\r\n{address}".encode())
+            writer.close()
+
+        return await asyncio.start_server(answer, address, port)
+
+    servers = [await start(address) for address in addresses]
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.close()
+
+
+async def test_addresses_change_while_the_certificate_cannot_be_used(
+    folder: Path,
+    upstreams: tuple[ScriptedApi, Scripted],
+    quick: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    addresses = ["127.0.0.2"]
+
+    async def look(certificate_dir: Path | None, *_: object) -> Outside:
+        return replace(await outside.look(certificate_dir, (), Outside()), addresses={"api.test": tuple(addresses)})
+
+    monkeypatch.setattr(service, "look", look)
+    certs, port = certificate(folder / "certs"), free_port()
+    good = deployed(certs)
+    edge, nginx = settings(folder, upstreams[0])
+    edge = replace(edge, api=(Endpoint(host="api.test", port=port),))
+    nginx = replace(nginx, state_dir=folder / "state", user=owner(), watch_interval=0.05)
+    context = trusting(folder)
+
+    async def ask_api() -> bytes:
+        return (await ask(nginx.tls_port, "/api/x", context=context)).body
+
+    async with replicas(port, "127.0.0.2", "127.0.0.3", "127.0.0.4"), running(edge, nginx):
+        assert await ask_api() == b"127.0.0.2"
+        (certs / PRIVATE_KEY).write_bytes(b"no key")
+        addresses[:] = ["127.0.0.3"]  # seen with it or right after it
+        await eventually(ask_api, lambda answer: answer == b"127.0.0.3")
+        await said(quick, "cannot be used")
+        addresses[:] = ["127.0.0.4"]
+        await eventually(ask_api, lambda answer: answer == b"127.0.0.4")
+        assert await serial(nginx.tls_port) == good
+        assert quick.text.count("cannot be used") == 1
+        certificate(certs)
+        await eventually(lambda: serial(nginx.tls_port), lambda seen: seen == deployed(certs) != good)
 
 
 def owner() -> str:

@@ -14,6 +14,8 @@ class FailingState:
     def __init__(self, state: State) -> None:
         self._state = state
         self.fails = False
+        self.loses_answers = 0
+        """How many calls of `put` to come that change something do so, but their answer is lost."""
         self.asked: list[str] = []
         self.after_members: Callable[[], Awaitable[None]] | None = None
         """Run between a look at groups and its answer, as what others do while it is on its way."""
@@ -39,7 +41,11 @@ class FailingState:
         return await self._ask("get").get(key)
 
     async def put(self, key: str, value: bytes, ttl: float, *, only_new: bool = False) -> bool:
-        return await self._ask("put").put(key, value, ttl, only_new=only_new)
+        done = await self._ask("put").put(key, value, ttl, only_new=only_new)
+        if done and self.loses_answers:
+            self.loses_answers -= 1
+            raise StateUnavailableError("done, but the test wants nobody to hear of it")
+        return done
 
     async def replace(self, key: str, old: bytes, new: bytes, ttl: float) -> bool:
         return await self._ask("replace").replace(key, old, new, ttl)

@@ -20,6 +20,8 @@ PATHS = ("/", "/readyz", "/v1/models")
 """The page, through the API, and through a user's proxy."""
 PAUSE = 0.25
 """Seconds between two rounds of questions."""
+LATEST = 8.0
+"""Seconds for any answer: attacker and server share this machine's processors, unlike two machines."""
 MEMORY = 256 * 1024 * 1024
 """Bytes of nginx's container."""
 
@@ -28,31 +30,36 @@ MEMORY = 256 * 1024 * 1024
 class Watched:
     """What was seen of one server while it was attacked."""
 
-    asked: int = 0
-    slowest: float = 0.0
-    """Seconds."""
+    took: list[float] = field(default_factory=list)
+    """Seconds of each question."""
     faults: list[str] = field(default_factory=list)
     memory: int = 0
     """Bytes of its processes at most."""
     kept: int = 0
     """Bytes at most that the kernel had for its clients."""
 
+    @property
+    def usual(self) -> float:
+        """The seconds within which 99 of 100 questions were answered."""
+        return sorted(self.took)[-(-len(self.took) * 99 // 100) - 1]
+
     def says(self) -> str:
         """Return the figures as a line."""
         return (
-            f"{self.asked} questions, slowest {self.slowest:.2f} s, nginx {self.memory / 1e6:.0f} MB, "
-            f"kernel {self.kept / 1e6:.0f} MB"
+            f"{len(self.took)} questions, 99 of 100 within {self.usual:.2f} s, slowest {max(self.took):.2f} s, "
+            f"nginx {self.memory / 1e6:.0f} MB, kernel {self.kept / 1e6:.0f} MB"
         )
 
-    def judge(self, within: float) -> None:
+    def judge(self, usual: float = LATEST) -> None:
         """Fail unless each question was answered, in time, and the server stayed small.
 
         Args:
-            within: Seconds for an answer.
+            usual: Seconds within which 99 of 100 are answered.
         """
         assert self.faults == []
-        assert self.asked >= 2 * len(PATHS)
-        assert self.slowest < within
+        assert len(self.took) >= 2 * len(PATHS)
+        assert self.usual <= usual
+        assert max(self.took) <= LATEST
         assert self.memory + self.kept < MEMORY
 
 
@@ -76,10 +83,10 @@ async def watch(target: Target, key: str, over: Callable[[], bool]) -> Watched:
             else:
                 if status != 200:
                     seen.faults.append(f"{path}: {status}")
-            seen.asked += 1
-            seen.slowest = max(seen.slowest, time.monotonic() - began)
-        seen.memory = max(seen.memory, memory_of(target))
-        seen.kept = max(seen.kept, kept_for(target))
+            seen.took.append(time.monotonic() - began)
+        # Beside the loop: it asks on behalf of several who watch, and reading takes long on a busy machine.
+        seen.memory = max(seen.memory, await asyncio.to_thread(memory_of, target))
+        seen.kept = max(seen.kept, await asyncio.to_thread(kept_for, target))
         await asyncio.sleep(PAUSE)
     return seen
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +181,6 @@ class Attack:
         self._log = result(f"{prefix.name}.txt")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.began = time.monotonic()
 
     def over(self) -> bool:
         """Tell whether it has ended."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from tests.support.nginx_server import nginx_path
 from tests.support.pebble import running
 from tests.support.ports import free_port
 from tests.support.require import require
@@ -100,7 +100,7 @@ def tls_context(roots: Path | None) -> ssl.SSLContext:
 @contextlib.contextmanager
 def running_certs_nginx(folder: Path, certificates: Path, *, tls: bool) -> Iterator[CertsNginx]:
     """Start nginx and end it afterwards; the test is skipped where there is none."""
-    nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    nginx = nginx_path()
     require(nginx, "nginx", "apt-get install nginx-light")
     assert nginx is not None
     server = CertsNginx(folder, free_port(), free_port(), certificates)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from cloudtolocalllm.certs.policy import Life
+from cloudtolocalllm.certs.policy import Ledger, Life
 from cloudtolocalllm.certs.source import Outlook, SourceError
 from cloudtolocalllm.certs.validate import Pair
 
@@ -19,6 +19,8 @@ class ScriptedSource:
         self.brought = asyncio.Event()
         self.busy: asyncio.Event | None = None
         """What it waits for."""
+        self.ledger: Ledger | None = None
+        """Its attempts."""
         self.asked: list[tuple[Life | None, Pair | None]] = []
 
     def lives(self) -> list[Life | None]:
@@ -30,7 +32,7 @@ class ScriptedSource:
         return [pair for _, pair in self.asked]
 
     def outlook(self) -> Outlook:
-        return Outlook(None, "as the test says")
+        return Outlook(None, "as the test says", self.ledger)
 
     async def bring(self, life: Life | None, deployed: Pair | None) -> Pair | None:
         self.asked.append((life, deployed))

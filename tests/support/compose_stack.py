@@ -4,6 +4,7 @@ Who signs in, pairs a machine and asks: `tests.support.compose_home`.
 """
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from tests.support.compose_authority import authority
 from tests.support.compose_subnet import free_subnet
-from tests.support.docker_engine import BASE_IMAGE, DOCKER, ROOT, docker, require_engine
+from tests.support.docker_engine import BASE_IMAGE, DOCKER, ROOT, docker, require_engine, require_image
 from tests.support.ports import free_port
 from tests.support.require import require
 from tests.support.stack import wait_for
@@ -55,6 +56,7 @@ OIDC_SECRET = "test-" + secrets.token_hex(16)
 BASES = (BASE_IMAGE, "node:20-bookworm-slim", "redis:7-bookworm")
 
 
+@functools.cache
 def compose_words() -> list[str]:
     """Return the command of the Compose that is there; skip the test when there is none."""
     if subprocess.run([DOCKER, "compose", "version"], capture_output=True, timeout=20).returncode == 0:
@@ -70,8 +72,12 @@ def built_images() -> str:
     if given:
         return given
     for base in BASES:
-        found = subprocess.run([DOCKER, "image", "inspect", base], capture_output=True, timeout=20).returncode == 0
-        require(found, f"the image {base}", f"docker pull {base}, or scripts/base_images")
+        require_image(base)
+    return _built()
+
+
+@functools.cache
+def _built() -> str:
     for name in IMAGES:
         docker("build", "-q", "--network", "host", "-f", f"deploy/images/{name}/Dockerfile",
                "-t", f"cloudtolocalllm/{name}:test", ".", timeout=400)  # fmt: skip
@@ -110,8 +116,18 @@ class Platform:
         return done.stdout
 
     def containers(self, service: str) -> list[str]:
-        """Return the ids of a service's containers."""
-        return self.compose("ps", "-q", service).split()
+        """Return the ids of a service's containers that run, in the order of their numbers.
+
+        Asked of the engine: Compose itself takes a second to start.
+        """
+        of_service = [
+            word
+            for label in (f"project={self.project}", f"service={service}", "oneoff=False")
+            for word in ("--filter", f"label=com.docker.compose.{label}")
+        ]
+        number = '{{.Label "com.docker.compose.container-number"}}'
+        lines = docker("ps", "--no-trunc", "--format", f"{number} {{{{.ID}}}}", *of_service).splitlines()
+        return [one for _, one in sorted((int(line.split()[0]), line.split()[1]) for line in lines)]
 
     def inspect(self, container: str) -> dict[str, Any]:
         """Return all that the engine tells of a container."""
@@ -127,8 +143,13 @@ class Platform:
             for service in SERVICES
         }
 
-    def await_healthy(self, within: float, **replicas: int) -> None:
-        """Wait until every container is there and healthy."""
+    def await_healthy(self, within: float = START_TIMEOUT, **replicas: int) -> None:
+        """Wait until every container is there and healthy.
+
+        Args:
+            within: Seconds.
+            replicas: How many containers of a service are wanted, where it is not the usual number.
+        """
         counts = SERVICES | {name.replace("_", "-"): count for name, count in replicas.items()}
         wanted = {name: ["healthy"] * count for name, count in counts.items()}
 
@@ -206,11 +227,6 @@ class Platform:
             found[container_name(record["id"])] = record["user"]
         return found
 
-    def address(self, container: str, network: str) -> str:
-        """Return a container's address in one of the platform's networks."""
-        networks = self.inspect(container)["NetworkSettings"]["Networks"]
-        return str(networks[f"{self.project}_{network}"]["IPAddress"])
-
 
 @contextlib.contextmanager
 def running_platform(
@@ -258,7 +274,7 @@ def running_platform(
         try:
             began = time.monotonic()
             platform.compose("up", "-d", "--no-build")
-            platform.await_healthy(START_TIMEOUT)
+            platform.await_healthy()
             platform.await_certificate(root, START_TIMEOUT)
             yield replace(platform, took=time.monotonic() - began)
         except BaseException as error:

@@ -47,6 +47,11 @@ def _image_is_there(image: str) -> bool:
     return subprocess.run([DOCKER, "image", "inspect", image], capture_output=True, timeout=20).returncode == 0
 
 
+def require_image(image: str) -> None:
+    """Skip the test when an image that others are made of is missing."""
+    require(_image_is_there(image), f"the image {image}", f"docker pull {image}, or scripts/base_images")
+
+
 def docker_is_there() -> bool:
     """Return whether an engine answers and the proxy's image can be built."""
     return _engine_is_there() and _image_is_there(BASE_IMAGE)
@@ -60,9 +65,7 @@ def require_engine() -> None:
 def proxy_image() -> str:
     """Return the name of the proxy's image, built from this tree; skip the test when that cannot be done here."""
     require_engine()
-    require(
-        _image_is_there(BASE_IMAGE), f"the image {BASE_IMAGE}", f"docker pull {BASE_IMAGE}, or scripts/base_images"
-    )
+    require_image(BASE_IMAGE)
     return _built()
 
 

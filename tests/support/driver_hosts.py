@@ -5,17 +5,16 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from tests.support.docker_engine import bystander, docker, proxy_image, remove
 from tests.support.netns import Doors, InsideProbe, doors
+from tests.support.short_folder import short_folder
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.manager.drivers.base import Driver, DriverError, InstanceSpec
@@ -125,8 +124,6 @@ class DockerHost(_Base):
         self.config = DockerConfig(run_dir, **{"image": proxy_image(), **config})
         network = self.config.isolation is Isolation.NETWORK
         self.probe: Probe = InsideProbe(doors) if network else HttpProbe()
-        self.engine: str | None = None
-        """Another engine than the machine's."""
 
     def driver(self) -> DockerDriver:
         made = DockerDriver(self.config, self.probe, SystemClock())
@@ -160,7 +157,7 @@ class DockerHost(_Base):
 @contextlib.asynccontextmanager
 async def process_host() -> AsyncIterator[ProcessHost]:
     """The process driver."""
-    with _folder() as folder:
+    with short_folder() as folder:
         async with doors(None) as opened:
             host = ProcessHost(folder, opened)
             try:
@@ -176,7 +173,7 @@ async def docker_host(isolation: Isolation = Isolation.SOCKET, **config: Any) ->
     attach = (await asyncio.to_thread(bystander),) if isolation is Isolation.NETWORK else ()
     config.setdefault("limits", ContainerLimits())
     try:
-        with _folder() as folder:
+        with short_folder() as folder:
             async with doors(attach[0] if attach else None) as opened:
                 host = DockerHost(folder, opened, isolation=isolation, attach=attach, **config)
                 try:
@@ -186,13 +183,3 @@ async def docker_host(isolation: Isolation = Isolation.SOCKET, **config: Any) ->
     finally:
         if attach:
             await asyncio.to_thread(remove, *attach)
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="c2l-"))  # short: socket paths end at 107 bytes
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)

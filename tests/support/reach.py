@@ -40,22 +40,41 @@ def answered(container: str, *targets: str) -> set[str]:
 
 @contextlib.contextmanager
 def host_listener() -> Iterator[int]:
-    """Run a careless service of this machine, which listens everywhere and answers whoever writes; yield its port."""
+    """Run a careless service of this machine, which listens everywhere and answers whoever writes; yield its port.
+
+    It answers this machine at the end as well: that nobody reached it means nothing unless somebody could.
+    """
 
     def serve(listener: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # no more of them: the end
             while True:
-                with listener.accept()[0] as connection:
-                    connection.settimeout(2)
+                # One that is silent or gone must not be the last.
+                with listener.accept()[0] as connection, contextlib.suppress(OSError):
+                    connection.settimeout(0.5)
                     connection.recv(100)
                     connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
 
     with socket.create_server(("0.0.0.0", 0)) as listener:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
+        port = listener.getsockname()[1]
+        try:
+            yield port
+            assert answers_here("127.0.0.1", port), f"expected the listener at port {port} to answer to the end"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
     thread.join(5)
+
+
+def answers_here(host: str, port: int) -> bool:
+    """Return whether an address gives this machine an answer."""
+    try:
+        with socket.create_connection((host, port), 5) as connection:
+            connection.settimeout(5)
+            connection.sendall(b"GET /healthz HTTP/1.0\r\nHost: x\r\n\r\n")
+            return bool(connection.recv(16))
+    except OSError:
+        return False
 
 
 def own_address() -> str:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import re
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -285,24 +286,25 @@ class Authorizer:
     async def _patiently(self, question: Question, fields: Fields) -> tuple[Facts, Allow | Deny]:
         """Decide; what may pass in a moment (the state is away, the machine connects anew) is waited out."""
         loop = asyncio.get_running_loop()
+        attempt = secrets.token_urlsafe(16)
         give_up = loop.time() + PATIENCE
         backoff = Backoff(first=PAUSES[0], maximum=PAUSES[1])
         while True:
-            left = give_up - loop.time()
             try:
-                facts = await self._facts(question, fields)
+                facts = await self._facts(question, fields, attempt)
                 decision = decide(question, facts)
-                if left <= 0 or not (isinstance(decision, Deny) and decision.passing):
+                if loop.time() >= give_up or not (isinstance(decision, Deny) and decision.passing):
                     return facts, decision
             except StateUnavailableError:
-                if left <= 0:
+                if loop.time() >= give_up:
                     raise
-            await asyncio.sleep(min(backoff.next(), left))
+            await asyncio.sleep(min(backoff.next(), max(0.0, give_up - loop.time())))
 
-    async def _facts(self, question: Question, fields: Fields) -> Facts:
+    async def _facts(self, question: Question, fields: Fields, attempt: str) -> Facts:
         if is_bridge(fields):
             verify = self._verifier.verify
-            return Facts(await verify(fields, method=question.method, path=question.path, again=question.fresh))
+            method, path, again = question.method, question.path, question.fresh
+            return Facts(await verify(fields, method=method, path=path, again=again, attempt=attempt))
         identity = self._identifier.identify(fields)
         if identity is None:
             return Facts(None)

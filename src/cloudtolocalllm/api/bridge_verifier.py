@@ -72,7 +72,9 @@ class DpopVerifier:
         """Return the fields of a 401 that tell a bridge what was wrong (RFC 9449 §7.1, §8)."""
         return {"www-authenticate": challenge(error), "dpop-nonce": self.nonce()}
 
-    async def verify(self, fields: Fields, *, method: str, path: str, again: bool = False) -> Identity:
+    async def verify(
+        self, fields: Fields, *, method: str, path: str, again: bool = False, attempt: str = ""
+    ) -> Identity:
         """Return the bridge that sent these fields.
 
         Args:
@@ -80,15 +82,18 @@ class DpopVerifier:
             method: Of the request.
             path: Of the request, without query.
             again: Whether it is the edge's second question about one request, as `take` has it.
+            attempt: What tells a repeated call from a replayed proof, as `take` has it.
 
         Raises:
             BridgeRefusedError: They do not prove it, or it was revoked.
             StateUnavailableError: Whether the proof was used before cannot be told.
         """
-        said = await self.prove(fields, method=method, path=path, again=again)
+        said = await self.prove(fields, method=method, path=path, again=again, attempt=attempt)
         return Identity(Via.BRIDGE, said.user, said.bridge, said.expires, said.issued)
 
-    async def prove(self, fields: Fields, *, method: str, path: str, again: bool = False) -> BridgeCredential:
+    async def prove(
+        self, fields: Fields, *, method: str, path: str, again: bool = False, attempt: str = ""
+    ) -> BridgeCredential:
         """As `verify`, and return what the bridge's credential says.
 
         Args:
@@ -96,6 +101,7 @@ class DpopVerifier:
             method: Of the request.
             path: Of the request, without query.
             again: Whether it is the edge's second question about one request, as `take` has it.
+            attempt: What tells a repeated call from a replayed proof, as `take` has it.
 
         Raises:
             BridgeRefusedError: They do not prove it, or the bridge is revoked.
@@ -113,7 +119,7 @@ class DpopVerifier:
             detail = "The bridge's credential is not valid or has expired; pair it again."
             raise BridgeRefusedError(INVALID_TOKEN, detail) from None
         proof = self.check(fields, method=method, path=path, credential=text, key=credential.thumbprint)
-        await self.take(proof, fields, again=again)
+        await self.take(proof, fields, again=again, attempt=attempt)
         if self._revocations.holds(bridge_member(credential.bridge)):
             self._refused(Reason.REVOKED, fields, credential)
             raise BridgeRefusedError(REVOKED, "This bridge was revoked; pair it again to use it.")
@@ -152,7 +158,7 @@ class DpopVerifier:
             self._refused(Reason.PROOF_FAILED, fields)
             raise BridgeRefusedError(INVALID_PROOF, f"The proof of possession is refused: {error}.") from None
 
-    async def take(self, proof: Proof, fields: Fields, *, again: bool = False) -> None:
+    async def take(self, proof: Proof, fields: Fields, *, again: bool = False, attempt: str = "") -> None:
         """Take a proof, which then holds no more.
 
         What it is to open comes first: of a stranger's proofs, which anybody may make, nothing is to be remembered.
@@ -162,20 +168,30 @@ class DpopVerifier:
             fields: Of the request, or of the edge's question about it.
             again: Whether the edge asks a second time, because the proxy that the first answer named was dead. Then
                 the proof holds once more, if it was taken for this very request: the bridge sent it once.
+            attempt: Drawn at random by whoever may call this again after a StateUnavailableError, and the same in
+                each call: the proof may have been taken, and only the answer lost. "" for a single call. Nobody else
+                has it, so a proof that was overheard is none the better for it.
 
         Raises:
             BridgeRefusedError: It was taken before.
             StateUnavailableError: That cannot be told.
         """
-        name, window = f"dpop/{proof.thumbprint}/{proof.id}", dpop.REPLAY_WINDOW
-        asked = (request_id(fields) or "").encode()
-        if await self._state.put(name, asked or b"-", window, only_new=True):
+        name, asked = f"dpop/{proof.thumbprint}/{proof.id}", request_id(fields) or ""
+        taken_for = await self._take_once(name, asked, attempt)
+        if taken_for is None:
             return
-        same = again and asked and await self._state.get(name) == asked
-        if same and await self._state.put(f"{name}/again", b"-", window, only_new=True):
+        if again and asked and taken_for == asked and await self._take_once(f"{name}/again", asked, attempt) is None:
             return
         self._refused(Reason.REPLAYED, fields)
         raise BridgeRefusedError(INVALID_PROOF, "The proof of possession was used before.")
+
+    async def _take_once(self, name: str, asked: str, attempt: str) -> str | None:
+        """Return None once for each name, and again for the same attempt; else the request that it was taken for."""
+        if await self._state.put(name, f"{asked} {attempt}".encode(), dpop.REPLAY_WINDOW, only_new=True):
+            return None
+        taken = (await self._state.get(name) or b"").decode()
+        taken_for, _, by = taken.rpartition(" ")
+        return None if attempt and by == attempt else taken_for
 
     def _refused(self, reason: Reason, fields: Fields, said: BridgeCredential | None = None) -> None:
         """Tell the audit log. A stale nonce is none of it: that is how every bridge gets its first."""

@@ -59,7 +59,9 @@ class BridgeRefusedError(Exception):
 class BridgeVerifier(Protocol):
     """Checks that a bridge holds the key that its credential is bound to."""
 
-    async def verify(self, fields: Fields, *, method: str, path: str, again: bool = False) -> Identity:
+    async def verify(
+        self, fields: Fields, *, method: str, path: str, again: bool = False, attempt: str = ""
+    ) -> Identity:
         """Return the bridge that sent these fields.
 
         Args:
@@ -67,6 +69,8 @@ class BridgeVerifier(Protocol):
             method: Of the request.
             path: Of the request, without query.
             again: Whether it is the edge's second question about one request, for which one proof must do.
+            attempt: Drawn at random for this one question, so that it can be asked again when the state did not
+                answer: then it is not known whether the proof was taken. "" when it is asked only once.
 
         Raises:
             BridgeRefusedError: They do not prove it, or it was revoked.

@@ -110,7 +110,7 @@ class ManagerClient:
         Args:
             endpoint: Where the manager listens.
             bearer: Returns the token that it knows us by now.
-            timeout: Seconds that `ensure` waits for a proxy to be ready.
+            timeout: Seconds that `ensure` waits for a proxy to be ready, the wait for a manager among them.
             patience: Seconds that whatever needs a manager waits for one to lead.
             clock: None for the machine's.
         """
@@ -266,7 +266,7 @@ class ManagerClient:
         Args:
             method: Of the request.
             target: Of the request.
-            timeout: Seconds for an answer.
+            timeout: Seconds for an answer, the wait for a manager to lead among them.
             content: Of the request.
             patience: Seconds to wait for a manager to lead; None for what was configured, at most `timeout`.
 
@@ -275,16 +275,18 @@ class ManagerClient:
             ManagerError: No answer in time.
         """
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + (min(self._patience, timeout) if patience is None else patience)
+        end = loop.time() + timeout
+        give_up = min(end, loop.time() + (self._patience if patience is None else patience))
         backoff = Backoff(first=PAUSES[0], maximum=PAUSES[1])
         while True:
-            left = give_up - loop.time()
             try:
-                return await self._ask_once(method, target, timeout, content)
+                return await self._ask_once(method, target, end - loop.time(), content)
             except NoManagerError:
-                if left <= 0:
+                left = give_up - loop.time()
+                pause = min(backoff.next(), left)
+                if left <= 0 or loop.time() + pause >= end:  # no time would be left for an answer
                     raise
-            await asyncio.sleep(min(backoff.next(), left))
+            await asyncio.sleep(pause)
 
     async def _ask_once(self, method: str, target: str, timeout: float, content: bytes) -> Response:
         headers: Headers = ((b"host", self._pool.host), (b"authorization", b"Bearer " + self._bearer().encode()))
@@ -293,7 +295,7 @@ class ManagerClient:
         try:
             response = await fetch(self._pool, method, target, headers, content, timeout=timeout)
         except TimeoutError:
-            raise ManagerError(f"expected an answer from the manager within {timeout:g} s") from None
+            raise ManagerError(f"expected an answer from the manager within {round(timeout, 1):g} s") from None
         except (HttpError, OSError) as error:
             raise NoManagerError(f"the manager does not answer: {type(error).__name__}") from error
         if response.status == 503 and response.field(b"retry-after") == b"0":

@@ -285,6 +285,8 @@ class Registry:
             # what was noted since is as good, but for when it joined
             self._noted[key] = joined if self._noted.get(key) is None else self._noted[key]
             raise
+        if key not in self._noted:  # what was noted meanwhile may be another farewell
+            self._farewells.discard(bridge)
         if joined is not None and self.on_joined is not None:
             await self.on_joined(user, bridge, joined)
 
@@ -324,7 +326,6 @@ class Registry:
             version = presence.version if presence else record.version
             left = presence is None and bridge in self._farewells
             await self._write(replace(record, last_seen=now, version=version, left=left))
-            self._farewells.discard(bridge)
         elif presence is not None:
             # Its credential holds, so the state was lost: the bridge brings its entry back.
             name = clean_name(presence.name)

@@ -14,7 +14,7 @@ from typing import Any, cast
 import uvicorn
 
 from cloudtolocalllm.api.app import build_app
-from cloudtolocalllm.api.composition import composed
+from cloudtolocalllm.api.composition import Composition, composed
 from cloudtolocalllm.api.control import ControlHub
 from cloudtolocalllm.api.parts import Parts
 from cloudtolocalllm.api.root import Root
@@ -63,19 +63,18 @@ async def serve(config: ApiSettings, stop: asyncio.Event, *, ready: Callable[[],
         root = Root(cast("Any", build_app(made.parts)), made.parts.authorizer, clock)
         server = _Server(_uvicorn_config(root, made.hub, config))
         with _listening(config.listen) as listener:
-            await _run(server, listener, made.hub, made.parts, stop, ready, partial(_drain, root, config))
+            await _run(server, listener, made, stop, ready, partial(_drain, root, config))
 
 
 async def _run(
     server: "_Server",
     listener: socket.socket,
-    hub: ControlHub,
-    parts: Parts,
+    made: Composition,
     stop: asyncio.Event,
     ready: Callable[[], None] | None,
     drain: "Callable[[_Server, ControlHub, Parts], Awaitable[None]]",
 ) -> None:
-    bus = parts.bus
+    hub, parts, bus = made.hub, made.parts, made.parts.bus
     async with asyncio.TaskGroup() as group:
         carrying = group.create_task(bus.run(), name="bus")
         serving = group.create_task(server.serve([listener]), name="uvicorn")

@@ -5,7 +5,6 @@ of all before it: so after a crash there are at least as many whole records as t
 there are not, somebody removed them.
 """
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -18,7 +17,7 @@ from cloudtolocalllm.audit import folder as log_files
 from cloudtolocalllm.audit.checkpoint import CheckpointError, Signer
 from cloudtolocalllm.audit.folder import DamagedError, Segment
 from cloudtolocalllm.audit.tree import Edge, leaf_hash
-from cloudtolocalllm.runtime import files
+from cloudtolocalllm.runtime import files, locks
 
 log = logging.getLogger(__name__)
 
@@ -226,10 +225,7 @@ def _write_all(fd: int, content: bytes) -> None:
 
 
 def _locked(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
+        return locks.take(path)
+    except locks.HeldError:
         raise LogBusyError(f"another process writes the log in {path.parent}") from None
-    return fd

@@ -16,6 +16,9 @@ OUTPUT_KEPT = 16_384
 """Bytes of certbot's words, the last ones."""
 STOP_GRACE = 5.0
 """Seconds for certbot to remove its challenges before it is killed."""
+NO_PROPAGATION = frozenset({"route53"})
+"""Plugins that ask their provider when a record is everywhere, and know no option that says how long to wait:
+certbot 3.0 and later end with `unrecognized arguments` at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ def _challenge(settings: CertsSettings) -> list[str]:
     line = ["--authenticator", plugin, "--preferred-challenges", "dns-01"]
     if settings.dns_credentials is not None:
         line += [f"--{plugin}-credentials", str(settings.dns_credentials)]
-    if settings.dns_propagation > 0:
+    if settings.dns_propagation > 0 and settings.dns_provider not in NO_PROPAGATION:
         line += [f"--{plugin}-propagation-seconds", str(settings.dns_propagation)]
     return line
 

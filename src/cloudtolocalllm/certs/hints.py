@@ -27,6 +27,11 @@ _hint(
     r"\bCAA\b",
 )
 _hint(
+    "the DNS plugin knows no such waiting time: set C2L_CERTS_DNS_PROPAGATION=0 (with Compose "
+    "C2L_CERT_DNS_PROPAGATION=0); or certbot lacks the plugin: install certbot-dns-PROVIDER beside certbot",
+    r"unrecognized arguments: --dns-[a-z0-9-]{1,40}-propagation-seconds",
+)
+_hint(
     "certbot lacks the DNS plugin: install certbot-dns-PROVIDER beside certbot",
     r"could not choose appropriate plugin|requested .{1,60} plugin does not appear|unrecognized arguments: --dns",
 )

@@ -102,6 +102,15 @@ class Ledger:
             return Ledger((*before, done), 0, now, self.issued + 1, max(0, self.failed - 1))
         return Ledger((*before, done), self.streak, self.last_issued, self.issued, self.failed)
 
+    @property
+    def settled(self) -> tuple[int, int]:
+        """How many failed of all time, and how many in a row, without the one that may still come to a good end.
+
+        So the first never falls, as a counter must not (`begun` and `ended` take one back with each success).
+        """
+        running = bool(self.attempts) and self.attempts[-1].outcome is Outcome.PENDING
+        return max(0, self.failed - running), max(0, self.streak - running)
+
     def clamped(self, now: float) -> "Ledger":
         """Return it without times that are yet to come, which a clock that was set back leaves: they become now."""
         attempts = tuple(

@@ -17,7 +17,7 @@ async def served(webroot: Path, url: str, host: str) -> bool:
 
     Args:
         webroot: The folder.
-        url: Where nginx answers, such as `http://nginx-proxy`.
+        url: Where nginx answers, such as `http://ports:8080`.
         host: The name to ask for.
 
     Raises:

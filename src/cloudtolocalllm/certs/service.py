@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import random
 import re
 import ssl
@@ -20,6 +18,7 @@ from cloudtolocalllm.certs.own import Own
 from cloudtolocalllm.certs.settings import STAGING, CertsSettings
 from cloudtolocalllm.certs.source import Source
 from cloudtolocalllm.certs.supervisor import Checker, Supervisor
+from cloudtolocalllm.runtime import locks
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
 from cloudtolocalllm.runtime.settings import environment
 
@@ -115,18 +114,14 @@ def only_one(folder: Path) -> Iterator[None]:
     Raises:
         StartError: Another process has it, or it cannot be made.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartError(
-            f"could not write to {folder} ({error.strerror}): give this process's user the folder"
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(locks.held(folder / "lock"))
+        except locks.HeldError:
             raise StartError(f"another supervisor uses {folder}: let one run, or set C2L_CERTS_STATE_DIR") from None
+        except OSError as error:
+            raise StartError(
+                f"could not write to {folder} ({error.strerror}): give this process's user the folder"
+            ) from error
         yield
-    finally:
-        os.close(fd)

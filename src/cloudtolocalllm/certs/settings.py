@@ -39,10 +39,6 @@ def _matching(pattern: re.Pattern[str], expected: str) -> Callable[[str], str]:
     return parse
 
 
-def _path(text: str) -> Path | None:
-    return Path(text) if text else None
-
-
 def _domains(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(part.strip().lower().rstrip(".") for part in text.split(",") if part.strip()))
     if not 1 <= len(names) <= MAX_NAMES:
@@ -96,12 +92,10 @@ class CertsSettings:
     ca_bundle: Path | None = setting(
         "PEM file of the authorities that the ACME server's own HTTPS is checked with; empty for the system's.",
         default=None,
-        parse=_path,
     )
     roots: Path | None = setting(
         "PEM file of roots: a chain that leads to none of them is refused. Empty to take the system's and only warn.",
         default=None,
-        parse=_path,
     )
     challenge: str = setting(
         "How control is proven: `http-01` (a file on port 80) or `dns-01` (a DNS record).",
@@ -113,7 +107,7 @@ class CertsSettings:
         default=Path("/var/www/acme"),
     )
     webroot_url: str = setting(
-        "When set, such as `http://nginx-proxy`, no attempt is made before a file of the webroot is seen there.",
+        "When set, such as `http://ports:8080`, no attempt is made before a file of the webroot is seen there.",
         default="",
         parse=_matching(_PROBE_URL, "an http:// URL of a host"),
     )
@@ -125,10 +119,11 @@ class CertsSettings:
     dns_credentials: Path | None = setting(
         "The plugin's credentials file, mode 0600; empty for plugins that take them otherwise (route53).",
         default=None,
-        parse=_path,
     )
     dns_propagation: int = setting(
-        "Seconds from writing the DNS record until the authority looks; 0 for the plugin's own.", default=60
+        "Seconds from writing the DNS record until the authority looks; 0 for the plugin's own, which is right for a "
+        "plugin without that option. Not used with route53, which waits until it is told.",
+        default=60,
     )
     key_type: str = setting(
         "Kind of private key: `ecdsa` (P-256) or `rsa` (2048 bits).",
@@ -145,30 +140,22 @@ class CertsSettings:
         default="",
         parse=_matching(re.compile(r"[A-Za-z0-9_=.:-]{1,200}", re.ASCII), "a key id"),
     )
-    eab_key_file: Path | None = setting(
-        "File with the HMAC key of the external account binding.", default=None, parse=_path
-    )
+    eab_key_file: Path | None = setting("File with the HMAC key of the external account binding.", default=None)
     certbot: str = setting("Certbot's command.", default="certbot")
     timeout: float = setting("Seconds after which a run of certbot is ended.", default=900.0)
     pass_env: tuple[str, ...] = setting(
         "Environment variables that certbot is given beside its own, such as AWS_PROFILE for route53.",
         default=("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
     )
-    own_certificate: Path | None = setting(
-        "Mode own: the certificate with its chain, in PEM.", default=None, parse=_path
-    )
-    own_key: Path | None = setting(
-        "Mode own: its private key, in PEM, without a passphrase.", default=None, parse=_path
-    )
+    own_certificate: Path | None = setting("Mode own: the certificate with its chain, in PEM.", default=None)
+    own_key: Path | None = setting("Mode own: its private key, in PEM, without a passphrase.", default=None)
     metrics_file: Path | None = setting(
         "Where metrics are written in Prometheus' text format; empty for `metrics.prom` in the state directory.",
         default=None,
-        parse=_path,
     )
     nginx_pid_file: Path | None = setting(
         "nginx's pid file, where no watcher of the stamp reloads nginx: it is sent SIGHUP after a change.",
         default=None,
-        parse=_path,
     )
     poll: float = setting(
         "Seconds between looks at own files, at a request to retry, and at an nginx that is awaited.", default=15.0

@@ -180,6 +180,7 @@ class Supervisor:
         outlook = self._source.outlook()
         ledger = outlook.ledger
         issued = ledger.last_issued if ledger is not None else None
+        failed, in_a_row = ledger.settled if ledger is not None else (0, 0)
         return Status(
             name=self._settings.folder_name,
             mode=self._settings.mode,
@@ -197,8 +198,8 @@ class Supervisor:
             next_why=outlook.why,
             last_success=max((t for t in (issued, self._last_success) if t is not None), default=None),
             issued=ledger.issued if ledger else 0,
-            failed=ledger.failed if ledger else 0,
-            failures_in_a_row=ledger.streak if ledger else 0,
+            failed=failed,
+            failures_in_a_row=in_a_row,
         )
 
 

@@ -52,8 +52,6 @@ class Facts:
     serial: str
     """Hexadecimal."""
     issuer: str
-    fingerprint: str
-    """SHA-256 of the leaf, hexadecimal."""
     remarks: tuple[str, ...] = ()
     """What is worth a warning and no reason to refuse it."""
 
@@ -93,7 +91,6 @@ def check(
         leaf.not_valid_after_utc.timestamp(),
         f"{leaf.serial_number:x}",
         leaf.issuer.rfc4514_string(),
-        leaf.fingerprint(hashes.SHA256()).hex(),
         tuple(remarks),
     )
 

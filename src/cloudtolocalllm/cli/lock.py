@@ -1,7 +1,6 @@
 """One `up` a data directory, and what it leaves behind when it is killed."""
 
 import asyncio
-import fcntl
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtolocalllm.cli.layout import Layout, write_private
+from cloudtolocalllm.runtime import locks
 from cloudtolocalllm.runtime.processes import start_time
 
 LEFTOVER_GRACE = 15.0
@@ -41,12 +41,9 @@ class Lock:
         Raises:
             AlreadyRunningError: Another process has it.
         """
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._fd)
-            self._fd = -1
+            self._fd = locks.take(self._path)
+        except locks.HeldError:
             running = read_running(self._path)
             who = f"process {running.pid} ({running.url or 'starting'})" if running else "another process"
             raise AlreadyRunningError(
@@ -78,17 +75,13 @@ def read_running(path: Path) -> Running | None:
 
 def is_held(path: Path) -> bool:
     """Return whether a living process holds the lock file."""
+    if not path.exists():
+        return False  # and none is made by asking
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with locks.held(path):
+            return False
+    except locks.HeldError:
         return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def record_processes(path: Path, pids: dict[str, int]) -> None:

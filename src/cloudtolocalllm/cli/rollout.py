@@ -2,8 +2,6 @@
 
 import argparse
 import contextlib
-import fcntl
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +11,7 @@ import cloudtolocalllm
 from cloudtolocalllm.ops.engine import Engine, OpsError, Programs
 from cloudtolocalllm.ops.rollout import IMAGE_OF_PROXIES, Options, Rollout
 from cloudtolocalllm.ops.rollout_plan import SERVICES
+from cloudtolocalllm.runtime import locks
 
 LOCK = ".rollout.lock"
 CHECKOUT = Path(cloudtolocalllm.__file__).parents[2] / "deploy" / "compose"
@@ -46,16 +45,16 @@ def rollout(options: argparse.Namespace) -> int:
 def _made(folder: Path, options: argparse.Namespace) -> Rollout:
     programs = Programs(folder)
 
-    def finish(ids: Sequence[str]) -> None:
-        _in_background(folder, ids, options.drain)
+    def finish(service: str, ids: Sequence[str]) -> None:
+        _in_background(folder, service, ids, options.drain)
 
     wanted = Options(options.force, options.wait, options.at_a_time, options.start_timeout, options.drain)
     return Rollout(Engine(programs), programs, wanted, lambda line: print(line, flush=True), finish)
 
 
-def _in_background(folder: Path, ids: Sequence[str], drain: int | None) -> None:
+def _in_background(folder: Path, service: str, ids: Sequence[str], drain: int | None) -> None:
     """Have a process of its own wait for containers and remove them; it outlives this one and its terminal."""
-    words = [sys.executable, "-m", "cloudtolocalllm", "rollout", "nginx-proxy", "--project-dir", str(folder)]
+    words = [sys.executable, "-m", "cloudtolocalllm", "rollout", service, "--project-dir", str(folder)]
     words += [] if drain is None else ["--drain", str(drain)]
     subprocess.Popen(  # noqa: S603 - our own program
         [*words, "--finish", *ids],
@@ -66,18 +65,14 @@ def _in_background(folder: Path, ids: Sequence[str], drain: int | None) -> None:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Have no second rollout of the same project at the same time."""
-    try:
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise OpsError(f"cannot write {folder / LOCK}: {error.strerror}") from None
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(locks.held(folder / LOCK))
+        except locks.HeldError:
             raise OpsError("expected no other rollout of this platform, but one is under way; wait for it") from None
+        except OSError as error:
+            raise OpsError(f"cannot write {folder / LOCK}: {error.strerror}") from None
         yield
-    finally:
-        os.close(lock)
 
 
 def _fail(text: str, status: int) -> int:

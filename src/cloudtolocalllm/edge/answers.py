@@ -4,6 +4,7 @@ from cloudtolocalllm.contracts.problems import CONTENT_TYPE, Problem, problem_co
 from cloudtolocalllm.edge.headers import SECURITY
 from cloudtolocalllm.runtime.http1 import Headers, Responder
 
+NOT_PASSED_ON = "The request could not be passed on."
 _BEARER: Headers = ((b"www-authenticate", b'Bearer realm="cloudtolocalllm"'),)
 
 

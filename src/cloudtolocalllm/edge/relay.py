@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.edge import headers as fields
-from cloudtolocalllm.edge.answers import retry_after, send_problem
+from cloudtolocalllm.edge.answers import NOT_PASSED_ON, retry_after, send_problem
 from cloudtolocalllm.edge.splice import splice
 from cloudtolocalllm.runtime.http1 import (
     BadResponseError,
@@ -116,7 +116,7 @@ class Relay:
             self.fail(Problem.OVERLOADED, "The service behind this server does not answer; try again.")
         except Exception:
             log.exception("a request could not be relayed", extra={"route": self._record.route})
-            self.fail(Problem.INTERNAL, "The request could not be passed on.")
+            self.fail(Problem.INTERNAL, NOT_PASSED_ON)
 
     async def _run(self) -> None:
         if self._request.body.kind is BodyKind.LENGTH and self._request.body.length > self._plan.body_limit:

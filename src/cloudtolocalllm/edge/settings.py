@@ -79,7 +79,9 @@ class EdgeSettings:
     )
     api_body_limit: int = setting("Bytes of a request to the API at most.", default=1024 * 1024)
     authorize_timeout: float = setting(
-        "Seconds to wait for the API's decision, which waits for a proxy to start.", default=55.0
+        # The API's own waits: 6 for what passes by itself, 50 for a proxy, and 4 for questions to a slow state.
+        "Seconds to wait for the API's decision, which waits for a proxy to start.",
+        default=60.0,
     )
     drain_grace: float = setting("Seconds that answers under way are given at a stop.", default=10.0)
     audit_dir: Path | None = setting(HELP_FOLDER + " Without it there is none.", default=None)

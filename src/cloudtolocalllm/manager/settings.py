@@ -11,7 +11,9 @@ from cloudtolocalllm.audit.config import HELP_FOLDER, HELP_ORIGIN, HELP_SINK, HE
 from cloudtolocalllm.audit.sinks import check_sink
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.manager.drivers.docker.spec import (
+    IMAGE,
     POOL,
+    PROXY_USER,
     SUBNET_PREFIX,
     ContainerLimits,
     DockerConfig,
@@ -27,6 +29,7 @@ DRAIN_MARGIN = 1.0
 PREFIX = "C2L_MANAGER_"
 START_TIMEOUTS = {"process": 10.0, "docker": 45.0}
 """Seconds, by driver: what takes longer will not come, also where a machine has ten times too much to do."""
+_LIMITS = ContainerLimits()
 FORKSERVER = (sys.executable, "-m", "cloudtolocalllm", "proxy-forkserver")
 """Run in the root folder with an empty environment, so the package must be installed, as it is."""
 
@@ -140,7 +143,7 @@ class ManagerSettings:
     docker: str = setting("Where the engine listens.", default="unix:///var/run/docker.sock", parse=_engine)
     image: str = setting(
         "Image of the proxies; it must be in the engine, nothing is ever pulled.",
-        default="cloudtolocalllm/streaming-proxy:latest",
+        default=IMAGE,
         parse=_image,
     )
     sockets: str = setting(
@@ -161,12 +164,14 @@ class ManagerSettings:
         parse=_subnets,
     )
     container_memory: int = setting(
-        "Bytes of memory of a container, swap included.", default=128 * 1024**2, parse=_whole(16 * 1024**2)
+        "Bytes of memory of a container, swap included.", default=_LIMITS.memory, parse=_whole(16 * 1024**2)
     )
-    container_cpus: float = setting("Processors of a container.", default=0.5, parse=_cpus)
-    container_pids: int = setting("Processes and threads of a container.", default=32, parse=_whole(4))
+    container_cpus: float = setting("Processors of a container.", default=_LIMITS.cpus, parse=_cpus)
+    container_pids: int = setting("Processes and threads of a container.", default=_LIMITS.pids, parse=_whole(4))
     container_user: int = setting(
-        "User and group id of a container; nginx and the manager belong to the group.", default=10010, parse=_whole(1)
+        "User and group id of a container; nginx and the manager belong to the group.",
+        default=PROXY_USER,
+        parse=_whole(1),
     )
     starts_at_once: int = setting(
         "Containers started at the same time: more of them make each slower, and none of them sooner.",

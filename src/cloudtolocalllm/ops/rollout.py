@@ -50,7 +50,7 @@ class Rollout:
         runner: Runner,
         options: Options,
         say: Callable[[str], None],
-        finish: Callable[[Sequence[str]], None],
+        finish: Callable[[str, Sequence[str]], None],
     ) -> None:
         """Make one that has done nothing.
 
@@ -59,7 +59,8 @@ class Rollout:
             runner: Tells the time.
             options: How it is wanted.
             say: Called with each line for people.
-            finish: Called with the ids of containers that drain: removes each when it has ended, in the background.
+            finish: Called with a service's name and the ids of containers of it that drain: removes each when it has
+                ended, in the background.
         """
         self._engine = engine
         self._runner = runner
@@ -233,7 +234,7 @@ class Rollout:
                 f"the last, at the latest after {service.drain / 60:.0f} min. Until then do not run "
                 f"`{self._engine.command} up` for this service."
             )
-            self._finish(left)
+            self._finish(service.name, left)
             return
         self.finish(service, left)
 

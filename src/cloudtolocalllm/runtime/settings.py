@@ -22,7 +22,8 @@ def setting(help_text: str, *, default: Any = MISSING, parse: Callable[[str], An
         help_text: What it does, with its unit; shown in docs/reference/settings.md.
         default: MISSING when it must be given.
         parse: How to read it from text; raises ValueError whose text says what was expected. None to read it by
-            the field's type: str, int, float, bool, Path, or tuple[str, ...] (separated by commas).
+            the field's type: str, int, float, bool, Path, or tuple[str, ...] (separated by commas). Empty text never
+            gets here where None may be: it leaves the field at its default.
     """
     metadata = {"help": help_text, "parse": parse}
     if default is MISSING:
@@ -70,7 +71,8 @@ def load(cls: type[T], prefix: str, environ: Mapping[str, str]) -> T:
         variable = prefix + f.name.upper()
         known.add(variable)
         text = environ.get(variable)
-        if text is None:
+        # Empty is how Compose passes on a variable that nobody set.
+        if text is None or (not text and _optional(hints[f.name])):
             if f.default is MISSING:
                 faults.append(f"{variable} is not set: {f.metadata['help']}")
             continue
@@ -88,8 +90,6 @@ def _parse(f: Field[Any], hint: Any, text: str) -> Any:
     parse = f.metadata["parse"]
     if parse is not None:
         return parse(text)
-    if not text and _optional(hint):
-        return None  # how Compose passes on a variable that nobody set
     kinds = [k for k in typing.get_args(hint) if k is not type(None)] if _optional(hint) else [hint]
     kind = kinds[0]
     if kind is bool:

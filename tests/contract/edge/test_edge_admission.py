@@ -284,7 +284,7 @@ SHAPES = [
     b"POST /v1/x HTTP/1.1\r\n" + H + b"Transfer-Encoding: chunked, identity\r\n\r\n",
     b"POST /v1/x HTTP/1.1\r\n" + H + b"Transfer-Encoding : chunked\r\n\r\n",
     b"GET /v1/x HTTP/1.1\r\n" + H + b"X: a\r\n b\r\n\r\n",
-    b"GET /v1/x HTTP/1.1\nHost: localhost\n\n",
+    pytest.param(b"GET /v1/x HTTP/1.1\nHost: localhost\n\n", id="bare-lf"),
     b"GET /v1/x HTTP/1.1\r\n" + H + b"X: a\rb\r\n\r\n",
     b"GET /v1/x HTTP/1.1\r\n" + H + b"X: a\0b\r\n\r\n",
     b"GET /v1/x HTTP/1.1\r\n\r\n",

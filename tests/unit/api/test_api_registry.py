@@ -526,6 +526,45 @@ async def test_a_bridge_that_was_connected_a_moment_ago_may_return(
         assert known.returning is returning
 
 
+async def test_a_leave_whose_bridge_is_not_written_down_is_not_remembered(
+    one: Replica, state: FailingState, clock: FakeClock, tmp_path: Path
+) -> None:
+    paired = record(clock)
+    await one.registry.enrol(paired)
+    presence = await one.join(paired)
+    await state.replace_with(SqliteState(tmp_path / "new.db", clock=clock))
+    one.presences.leave(presence)
+    one.registry.note(presence, farewell=True)
+    await one.turn()
+    await one.registry.enrol(replace(paired, last_seen=clock.now))  # it comes back by another replica, and is cut off
+    known = await one.sees(paired)
+    assert known is not None
+    assert known.returning
+    presence = await one.join(paired)
+    await one.registry.revoke(paired.user, paired.id)
+    one.presences.leave(presence)
+    one.registry.note(presence, farewell=True)
+    await one.turn()
+    assert one.registry._farewells == set(), "nothing grows with those who are revoked"
+
+
+async def test_a_leave_is_not_forgotten_while_the_state_is_away(
+    one: Replica, two: Replica, state: FailingState, clock: FakeClock
+) -> None:
+    paired = record(clock)
+    await one.registry.enrol(paired)
+    presence = await one.join(paired)
+    one.presences.leave(presence)
+    one.registry.note(presence, farewell=True)
+    state.fails = True
+    await one.registry._write_noted()
+    state.fails = False
+    await one.registry._write_noted()
+    known = await two.sees(paired)
+    assert known is not None
+    assert not known.returning
+
+
 async def test_a_bridge_that_took_leave_is_not_waited_for(one: Replica, two: Replica, clock: FakeClock) -> None:
     paired = record(clock)
     await one.registry.enrol(paired)

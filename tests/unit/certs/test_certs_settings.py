@@ -93,7 +93,9 @@ def test_certbots_command_for_a_dns_record() -> None:
     assert "--dns-cloudflare-credentials /run/s/cf.ini --dns-cloudflare-propagation-seconds 60" in made
     assert "-d example.org -d '*.example.org'" in made
     assert "--webroot" not in made
-    bare = line(domains=names, challenge="dns-01", dns_provider="route53", dns_propagation=0)
+    assert "-propagation-seconds" not in line(challenge="dns-01", dns_provider="cloudflare", dns_propagation=0)
+    bare = line(domains=names, challenge="dns-01", dns_provider="route53")
+    assert "--authenticator dns-route53" in bare
     assert "--dns-route53" not in bare
 
 
@@ -129,6 +131,8 @@ def test_certbot_sees_only_the_variables_that_are_named() -> None:
         ("Detail: 192.0.2.1: Invalid response from http://example.org/.well-known/x: 404", "something else answers"),
         ("Detail: CAA record for example.org prevents issuance", "CAA"),
         ("Could not choose appropriate plugin: The requested dns-x plugin does not appear to be installed", "lacks"),
+        ("certbot: error: unrecognized arguments: --dns-x-propagation-seconds 60", "C2L_CERT_DNS_PROPAGATION=0"),
+        ("certbot: error: unrecognized arguments: --dns-x-credentials /run/own/dns.ini", "lacks the DNS plugin"),
         ("requests.exceptions.ConnectionError: HTTPSConnectionPool(host='x'): Max retries exceeded", "not reached"),
         ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]", "C2L_CERTS_CA_BUNDLE"),
         ("Received response from server: NOTAUTH", "refuses the credentials"),

@@ -13,7 +13,7 @@ from tests.support.eventually import eventually
 from tests.support.fake_clock import FakeClock
 
 from cloudtolocalllm.certs import supervisor
-from cloudtolocalllm.certs.policy import Life
+from cloudtolocalllm.certs.policy import Attempt, Ledger, Life, Outcome
 from cloudtolocalllm.certs.source import SourceError, WaitingError
 from cloudtolocalllm.certs.status import Status, exposition
 from cloudtolocalllm.certs.supervisor import Checker, Supervisor, folder_of
@@ -158,6 +158,22 @@ async def test_it_goes_on_telling_while_certbot_takes_its_time(
         await eventually(told_at, lambda at: at != first)
         stop.set()
         rig.source.busy.set()
+
+
+def test_the_count_of_failures_never_falls(tmp_path: Path) -> None:
+    """Though an attempt is on disk as a failure until it has ended; "pending" are those that nothing followed."""
+    rig, ledger = Rig(tmp_path), Ledger()
+    counts, in_a_row = [], []
+    ends = (Outcome.ISSUED, Outcome.FAILED, Outcome.PENDING, Outcome.LIMITED, Outcome.ISSUED)
+    for number, outcome in enumerate(ends):
+        ledger = ledger.begun(Attempt(rig.clock.now + number, NAMES, Outcome.PENDING, 0.5, "p"))
+        for then in (ledger, ledger.ended(outcome, rig.clock.now)):
+            rig.source.ledger = ledger = then
+            status = rig.supervisor.status(None, "")
+            counts.append(status.failed)
+            in_a_row.append(status.failures_in_a_row)
+    assert counts == [0, 0, 0, 1, 1, 1, 2, 3, 3, 3]
+    assert in_a_row == [0, 0, 0, 1, 1, 1, 2, 3, 3, 0]
 
 
 async def test_a_full_disk_of_the_state_ends_nothing(tmp_path: Path) -> None:

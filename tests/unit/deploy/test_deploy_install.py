@@ -56,6 +56,36 @@ def test_lines_that_were_there_before_the_first_install_are_kept(machine: Machin
     assert (machine.compose / ".env").read_text().endswith("\n# --- yours, below ---\nC2L_WARM=9\n")
 
 
+def test_a_rehearsal_and_its_end(machine: Machine) -> None:
+    machine.installs()
+    file = machine.compose / ".env"
+    machine.environ = {"NO_DNS": "yes"}
+    machine.installs("--staging", "--skip-dns")
+    assert "C2L_CERT_STAGING=true\n" in file.read_text()
+    machine.installs()  # both are remembered
+    assert "C2L_CERT_STAGING=true\n" in file.read_text()
+    machine.refuses("example.org to lead to this machine", "--no-skip-dns")
+    machine.installs("--no-staging")
+    assert "C2L_CERT_STAGING=false\n" in file.read_text()
+
+
+@pytest.mark.parametrize("name", ["staging", "skip_dns"])
+def test_a_yes_or_no_is_never_run(machine: Machine, name: str) -> None:
+    file, touched = machine.folder / "mine", machine.folder / "touched"
+    file.write_text(f"{name}=touch {touched}\n")
+    machine.refuses(f"{name} to be true or false", "--answers", str(file))
+    assert not touched.exists()
+
+
+def test_of_two_lines_the_last_counts(machine: Machine) -> None:
+    machine.installs("--tag", "1.2")
+    file = machine.compose / ".env"
+    file.write_text(file.read_text() + "C2L_TAG=1.1\nCOMPOSE_PROJECT_NAME=second\n")
+    machine.refuses("--project to stay second here")
+    machine.installs("--project", "second")
+    assert "C2L_TAG=1.1\n" in file.read_text().partition("# --- yours")[0]
+
+
 def test_the_tag_is_what_settings_say(machine: Machine) -> None:
     machine.installs("--tag", "1.2")
     file = machine.compose / ".env"
@@ -238,6 +268,39 @@ def test_what_runs_is_replaced_one_by_one(machine: Machine) -> None:
     done = machine.run(answers={})
     assert done.returncode == 1
     assert "deploy/install --at-once" in done.stderr
+
+
+def with_rollout(machine: Machine) -> Machine:
+    rollout = machine.folder / "deploy" / "rollout"
+    rollout.write_text('#!/bin/sh\necho "rollout $*" >>"$CALLS"\n')
+    rollout.chmod(0o755)
+    machine.environ = {"RUNS": "abc"}
+    return machine
+
+
+PORTS_ANEW = "docker compose up -d --no-deps ports"
+
+
+@pytest.mark.parametrize("option", [("--http", "127.0.0.1:8080"), ("--https", "8443")])
+def test_other_ports_of_a_running_platform_count_at_once(machine: Machine, option: tuple[str, str]) -> None:
+    with_rollout(machine).environ |= {"PORTS_WANTED": "changed"}
+    machine.installs(*option)
+    calls = machine.calls()
+    assert calls.index(PORTS_ANEW) < calls.index("rollout all")
+
+
+def test_the_same_ports_are_left_alone(machine: Machine) -> None:
+    with_rollout(machine).installs("--http", "8080")  # of a file that publishes more or others, as it should
+    assert PORTS_ANEW not in machine.calls()
+
+
+def test_what_else_changed_of_the_ports_waits_for_a_quiet_hour(machine: Machine) -> None:
+    with_rollout(machine).environ |= {"PORTS_WANTED": "changed"}
+    done = machine.run("--client-secret-file", str(machine.secret))
+    assert done.returncode == 0
+    assert f"cd {machine.compose} && docker compose up -d --no-deps ports" in done.stderr
+    assert PORTS_ANEW not in machine.calls()
+    assert "rollout all" in machine.calls()
 
 
 def test_without_a_python_for_it_what_runs_is_replaced_at_once(machine: Machine) -> None:

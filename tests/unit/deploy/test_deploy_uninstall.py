@@ -1,6 +1,7 @@
 """deploy/uninstall: it removes this platform's own proxies only, and what is kept only when told so."""
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 MARK = "0123456789abcdef"
+PROFILES = "--profile monitoring --profile dev --profile build"
 DOCKER = """#!/bin/sh
 echo "docker $*" >>"$CALLS"
 case "$*" in
@@ -66,7 +68,7 @@ def test_it_ends_the_manager_then_its_proxies_then_the_rest(place: Place) -> Non
     wanted = (
         "docker compose stop streaming-proxy-manager",
         "docker rm -f -v proxy-1 proxy-2",
-        "docker compose down --remove-orphans",
+        f"docker compose {PROFILES} down --remove-orphans",
         "docker network rm network-1",
     )
     order = [place.calls().index(call) for call in wanted]
@@ -75,13 +77,26 @@ def test_it_ends_the_manager_then_its_proxies_then_the_rest(place: Place) -> Non
     assert (place.compose / ".env").exists()
 
 
+def test_it_names_every_profile() -> None:
+    """Compose v2 leaves what belongs to a profile that is not named."""
+    text = (ROOT / "deploy" / "compose" / "docker-compose.yml").read_text()
+    assert set(re.findall(r"profiles: \[(\w+)\]", text)) == set(PROFILES.replace("--profile", "").split())
+
+
+def test_of_two_names_the_last_counts(place: Place) -> None:
+    file = place.compose / ".env"
+    file.write_text("COMPOSE_PROJECT_NAME=other\nC2L_DOMAIN=example.net\n" + file.read_text())
+    assert place.run("--everything", given="example.org\n").returncode == 0
+    assert "docker rm -f -v proxy-1 proxy-2" in place.calls()
+
+
 def test_everything_goes_only_when_the_domain_is_typed(place: Place) -> None:
     refused = place.run("--everything", given="example.com\n")
     assert refused.returncode == 1
     assert place.calls() == []
     done = place.run("--everything", given="example.org\n")
     assert done.returncode == 0, done.stderr
-    assert "docker compose down -v --remove-orphans" in place.calls()
+    assert f"docker compose {PROFILES} down -v --remove-orphans" in place.calls()
     assert sorted(path.name for path in place.compose.iterdir()) == ["own"]
 
 

@@ -17,7 +17,7 @@ from cloudtolocalllm.edge.clients import parse_networks
 from cloudtolocalllm.edge.headers import SECURITY
 from cloudtolocalllm.edge.limits import Rate
 from cloudtolocalllm.edge.nginx.checked import Found
-from cloudtolocalllm.edge.nginx.render import CONFIGURATION, render
+from cloudtolocalllm.edge.nginx.render import CONFIGURATION, IN_USE, render
 from cloudtolocalllm.edge.nginx.settings import NginxSettings
 from cloudtolocalllm.edge.nginx.state import make_placeholder
 from cloudtolocalllm.edge.nginx.text import RenderError
@@ -65,7 +65,6 @@ TEXTS_OF_EDGE: list[tuple[str, Any]] = [
     ("api", lambda text: (Endpoint(host=text, port=80),)),
 ]
 TEXTS_OF_NGINX: list[tuple[str, Any]] = [
-    ("certificate_dir", lambda text: Path("/etc") / text),
     ("acme_root", lambda text: Path("/var") / text),
     ("site_root", lambda text: Path("/srv") / text),
     ("web", lambda text: Endpoint(host=text, port=80)),
@@ -298,7 +297,7 @@ def test_nginx_takes_it(tmp_path: Path, tls: bool, connections: int, found: Foun
         NGINX, state_dir=tmp_path, modules_dir=MODULES, resolver="127.0.0.11 [::1]:53", site_root=tmp_path
     )
     if tls:
-        make_placeholder(tmp_path / "tls", "llm.example", SystemClock())
+        make_placeholder(tmp_path / IN_USE, "llm.example", SystemClock())
         nginx = replace(nginx, certificate_dir=tmp_path / "tls", public_tls_port=8443)
         if found.listening:
             found = replace(found, listening=HANDED)

@@ -1,6 +1,7 @@
 """What nginx finds on disk: prepared once, and a certificate that cannot be used is never named."""
 
 import argparse
+import os
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +12,20 @@ from tests.support.fake_clock import FakeClock
 from cloudtolocalllm.cli.nginx import nginx_render
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.edge.limits import Kind
-from cloudtolocalllm.edge.nginx.render import CERTIFICATE, CONFIGURATION, PRIVATE_KEY
+from cloudtolocalllm.edge.nginx.render import CERTIFICATE, CONFIGURATION, IN_USE, PRIVATE_KEY
 from cloudtolocalllm.edge.nginx.script import TABLE_SIZE
 from cloudtolocalllm.edge.nginx.settings import NginxSettings
-from cloudtolocalllm.edge.nginx.state import make_placeholder, prepare, usable, write
+from cloudtolocalllm.edge.nginx.state import clear, make_placeholder, prepare, take_certificate, usable, write
+from cloudtolocalllm.edge.nginx.text import RenderError
 from cloudtolocalllm.edge.settings import EdgeSettings
 
 EDGE = EdgeSettings(api=(Endpoint(path="/run/api.sock"),), domain="llm.example")
+USER = "root" if os.geteuid() == 0 else ""
 
 
 @pytest.fixture
 def nginx(tmp_path: Path) -> NginxSettings:
-    return NginxSettings(state_dir=tmp_path / "state", certificate_dir=tmp_path / "certs")
+    return NginxSettings(state_dir=tmp_path / "state", certificate_dir=tmp_path / "certs", user=USER)
 
 
 def pair(folder: Path) -> Path:
@@ -60,22 +63,55 @@ def test_the_tables_have_their_size_and_keep_their_counts(nginx: NginxSettings) 
 def test_sockets_of_a_killed_nginx_are_removed(nginx: NginxSettings) -> None:
     nginx.state_dir.mkdir()
     (nginx.state_dir / "plain.sock").touch()
-    prepare(EDGE, nginx, FakeClock())
+    clear(nginx.state_dir)
     assert list(nginx.state_dir.glob("*.sock")) == []
 
 
-def test_the_certificate_is_named_once_it_can_be_used(nginx: NginxSettings, tmp_path: Path) -> None:
+def both(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / CERTIFICATE).read_bytes(), (folder / PRIVATE_KEY).read_bytes()
+
+
+def test_a_certificate_is_taken_when_it_can_be_used_and_stays_when_the_next_cannot(nginx: NginxSettings) -> None:
     assert nginx.certificate_dir is not None
+    in_use = nginx.state_dir / IN_USE
     prepare(EDGE, nginx, FakeClock())
-    write(tmp_path / "conf", EDGE, nginx)
-    path = tmp_path / "conf" / CONFIGURATION
-    assert f"ssl_certificate {nginx.state_dir}/placeholder/{CERTIFICATE};" in path.read_text()
+    first = both(in_use)
+    assert usable(in_use)
+    assert not take_certificate(nginx.certificate_dir, nginx.state_dir)  # there is none
     pair(nginx.certificate_dir)
+    prepare(EDGE, nginx, FakeClock())
+    good = both(nginx.certificate_dir)
+    assert both(in_use) == good != first
+    assert stat.S_IMODE((in_use / PRIVATE_KEY).stat().st_mode) == 0o600
+    (nginx.certificate_dir / PRIVATE_KEY).write_bytes(first[1])
+    assert not take_certificate(nginx.certificate_dir, nginx.state_dir)
+    prepare(EDGE, nginx, FakeClock())  # as at a start
+    assert both(in_use) == good
+    assert sorted(found.name for found in nginx.state_dir.iterdir()) == [IN_USE, "limits"]
+
+
+def test_the_configuration_names_the_certificate_in_use(nginx: NginxSettings, tmp_path: Path) -> None:
     write(tmp_path / "conf", EDGE, nginx)
-    assert f"ssl_certificate {nginx.certificate_dir}/{CERTIFICATE};" in path.read_text()
+    text = (tmp_path / "conf" / CONFIGURATION).read_text()
+    assert f"ssl_certificate {nginx.state_dir}/{IN_USE}/{CERTIFICATE};" in text
+    assert f"ssl_certificate_key {nginx.state_dir}/{IN_USE}/{PRIVATE_KEY};" in text
     assert sorted(found.name for found in (tmp_path / "conf").iterdir()) == [
         *("clients.js", "gate.js", "limits.js", "nginx.conf", "settings.json")
     ]
+
+
+def test_the_state_folder_is_its_owners_alone(nginx: NginxSettings) -> None:
+    nginx.state_dir.mkdir(mode=0o755)
+    prepare(EDGE, nginx, FakeClock())
+    assert stat.S_IMODE(nginx.state_dir.stat().st_mode) == 0o700
+
+
+def test_root_names_the_workers_user(nginx: NginxSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RenderError, match="C2L_NGINX_USER: expected a user of this machine"):
+        prepare(EDGE, replace(nginx, user="c2l-no-such-user"), FakeClock())
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(RenderError, match="C2L_NGINX_USER: expected a user when nginx is started by root"):
+        prepare(EDGE, replace(nginx, user=""), FakeClock())
 
 
 def test_the_tables_key_lasts_and_is_nobody_elses(nginx: NginxSettings, tmp_path: Path) -> None:
@@ -106,9 +142,24 @@ def test_the_command_tells_all_faults_together(
         monkeypatch.delenv(name)
     monkeypatch.setenv("C2L_EDGE_API", "unix:/run/api.sock")
     monkeypatch.setenv("C2L_NGINX_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("C2L_NGINX_USER", USER)
     monkeypatch.setenv("C2L_EDGE_DOMAIN", "a;b")
     assert nginx_render(options) == 2
     assert "C2L_EDGE_DOMAIN: expected" in capsys.readouterr().err
     monkeypatch.setenv("C2L_EDGE_DOMAIN", "llm.example")
     assert nginx_render(options) == 0
     assert (tmp_path / "out" / CONFIGURATION).exists()
+
+
+def test_the_command_disturbs_no_nginx_that_runs(nginx: NginxSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("C2L_EDGE_API", "unix:/run/api.sock")
+    monkeypatch.setenv("C2L_NGINX_STATE_DIR", str(nginx.state_dir))
+    monkeypatch.setenv("C2L_NGINX_CERTIFICATE_DIR", str(nginx.certificate_dir))
+    monkeypatch.setenv("C2L_NGINX_USER", USER)
+    prepare(EDGE, nginx, FakeClock())
+    in_use = both(nginx.state_dir / IN_USE)
+    for name in ("plain.sock", "closing"):
+        (nginx.state_dir / name).touch()
+    assert nginx_render(argparse.Namespace(output=nginx.state_dir.parent / "out")) == 0
+    assert both(nginx.state_dir / IN_USE) == in_use
+    assert all((nginx.state_dir / name).exists() for name in ("plain.sock", "closing"))

@@ -93,8 +93,6 @@ def test_the_key_is_in_no_request_and_the_user_in_one_label_alone(subnet: IPv4Ne
     assert labels == {
         specs.MANAGED_BY: "m1",
         specs.INSTANCE: SPEC.id,
-        specs.CREATED: "1700000000.500",
-        specs.SPARE: "false",
     }
     assert "someone" not in json.dumps(made)
 

@@ -138,11 +138,15 @@ def _described(one: One) -> dict[str, object]:
 class Scene:
     machine: Machine
     said: list[str] = field(default_factory=list)
-    background: list[str] = field(default_factory=list)
+    background: list[tuple[str, list[str]]] = field(default_factory=list)
 
     def roll(self, service: str, **options: object) -> None:
         wanted = Options(**options)  # type: ignore[arg-type] # as tests give them
-        Rollout(Engine(self.machine), self.machine, wanted, self.said.append, self.background.extend).service(service)
+
+        def finish(name: str, ids: Sequence[str]) -> None:
+            self.background.append((name, list(ids)))
+
+        Rollout(Engine(self.machine), self.machine, wanted, self.said.append, finish).service(service)
 
     @property
     def text(self) -> str:
@@ -222,7 +226,7 @@ def test_one_that_does_not_end_is_stopped_at_last() -> None:
 def test_nginx_ends_in_the_background_unless_somebody_waits() -> None:
     it = scene("nginx-proxy", 1, drains=600.0)
     it.roll("nginx-proxy")
-    assert it.background == ["old0"]
+    assert it.background == [("nginx-proxy", ["old0"])]
     assert "docker kill --signal=SIGQUIT old0" in it.machine.ran
     assert it.machine.time < 60
     it = scene("nginx-proxy", 1, drains=600.0)

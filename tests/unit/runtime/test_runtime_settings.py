@@ -16,6 +16,8 @@ class Sample:
     loud: bool = setting("Whether.", default=False)
     root: Path | None = setting("A folder.", default=None)
     hosts: tuple[str, ...] = setting("Names.", default=())
+    at: Endpoint | None = setting("Where else.", default=None, parse=Endpoint.parse)
+    most: int | None = setting("At most.", default=7, parse=lambda text: None if text == "off" else int(text))
 
 
 def test_every_kind_is_read() -> None:
@@ -36,8 +38,10 @@ def test_every_kind_is_read() -> None:
     assert got == Sample(Endpoint(path="/run/api"), "n", 8080, 2.0, True, Path("/srv"), ("a", "b"))
 
 
-def test_an_empty_value_is_none_where_none_may_be() -> None:
-    assert load(Sample, "S_", {"S_API": "h:1", "S_ROOT": "", "S_NAME": ""}).root is None
+def test_an_empty_value_leaves_the_default_where_none_may_be() -> None:
+    got = load(Sample, "S_", {"S_API": "h:1", "S_ROOT": "", "S_NAME": "", "S_AT": "", "S_MOST": ""})
+    assert (got.root, got.name, got.at, got.most) == (None, "", None, 7)
+    assert load(Sample, "S_", {"S_API": "h:1", "S_MOST": "off"}).most is None
     with pytest.raises(SettingsError, match="S_PORT: expected a whole number"):
         load(Sample, "S_", {"S_API": "h:1", "S_PORT": ""})
 

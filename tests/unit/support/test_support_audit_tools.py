@@ -1,8 +1,9 @@
-"""How the reports of `make audit`'s tools are read: nothing is passed over."""
+"""How the reports of `make audit`'s tools, and what everybody else is answered meanwhile, are read."""
 
 from typing import Any
 
 import pytest
+from tests.support.audit_probe import LATEST, MEMORY, Watched
 from tests.support.audit_tools import Second, findings, seconds_of
 
 RESERVED = {"cert_revocation": "for a reason"}
@@ -49,3 +50,17 @@ def test_the_seconds_of_an_attack() -> None:
     assert seconds_of(text) == [Second(0, 1, 0), Second(33, 3, 7)]
     with pytest.raises(ValueError, match="got none"):
         seconds_of("Seconds,Closed,Pending,Connected,Service Available\n")
+
+
+def test_everybody_else_is_answered_soon_but_for_one_in_a_hundred_and_none_too_late() -> None:
+    Watched([0.1] * 198 + [2.0] * 2).judge(usual=1)
+    for faulty in (
+        Watched([0.1] * 197 + [2.0] * 3),  # too many are slow
+        Watched([0.1] * 20 + [2.0]),  # of a few, none may be
+        Watched([0.1] * 199 + [LATEST + 1]),
+        Watched([0.1] * 5),  # hardly any was asked
+        Watched([0.1] * 200, faults=["/: 503"]),
+        Watched([0.1] * 200, memory=MEMORY // 2, kept=MEMORY // 2),
+    ):
+        with pytest.raises(AssertionError):
+            faulty.judge(usual=1)

@@ -40,7 +40,6 @@ class Checked:
     listeners: dict[str, tuple[str, ...]]
     """Addresses to listen at by what is spoken there: `plain`, and `tls` where there is a certificate."""
     public_tls_port: int
-    certificates: str | None
     acme: str
     state: str
     modules: str
@@ -93,7 +92,6 @@ def check(edge: EdgeSettings, nginx: NginxSettings, found: Found) -> Checked:
         names=tuple(sorted(set(checks.hosts("C2L_EDGE_ALLOWED_HOSTS", hosts)))),
         listeners=_listeners(checks, edge, nginx, found),
         public_tls_port=checks.port("C2L_NGINX_PUBLIC_TLS_PORT", nginx.public_tls_port),
-        certificates=checks.path("C2L_NGINX_CERTIFICATE_DIR", nginx.certificate_dir) if tls else None,
         acme=checks.path("C2L_NGINX_ACME_ROOT", nginx.acme_root),
         state=state,
         modules=checks.path("C2L_NGINX_MODULES_DIR", nginx.modules_dir),

@@ -194,4 +194,4 @@ function counted(s) {
     return bucketOf(address);
 }
 
-export default {of, counted, parse, format};
+export default {of, counted};

@@ -5,6 +5,11 @@ from cloudtolocalllm.edge.nginx.text import block
 from cloudtolocalllm.edge.static import ASK, FOREVER, HASHED
 
 
+def _fields(*, tls: bool) -> list[tuple[str, str]]:
+    fields = [(name.decode(), value.decode()) for name, value in headers.SECURITY if name != b"server"]
+    return [*fields, ("strict-transport-security", "max-age=31536000; includeSubDomains")] if tls else fields
+
+
 def security(*, tls: bool, upgraded: bool) -> list[str]:
     """Return the directives that add the fields of every answer.
 
@@ -12,22 +17,21 @@ def security(*, tls: bool, upgraded: bool) -> list[str]:
         tls: Whether browsers shall come back by TLS only.
         upgraded: For locations that may answer 101, which bears none of them: by variables, which are empty then.
     """
-    fields = [(name.decode(), value.decode()) for name, value in headers.SECURITY if name != b"server"]
-    if tls:
-        fields.append(("strict-transport-security", "max-age=31536000; includeSubDomains"))
     if upgraded:
-        return [f"add_header {name} $c2l_{name.replace('-', '_')} always;" for name, _ in fields]
-    return [f'add_header {name} "{value}" always;' for name, value in fields]
+        return [f"add_header {name} $c2l_{name.replace('-', '_')} always;" for name, _ in _fields(tls=tls)]
+    return [f'add_header {name} "{value}" always;' for name, value in _fields(tls=tls)]
+
+
+def security_names() -> tuple[str, ...]:
+    """Return the names of all that `security` may add, for what an upstream says of them."""
+    return tuple(name for name, _ in _fields(tls=True))
 
 
 def security_maps(*, tls: bool) -> list[str]:
     """Return the maps behind the variables of `security`."""
-    fields = [(name.decode(), value.decode()) for name, value in headers.SECURITY if name != b"server"]
-    if tls:
-        fields.append(("strict-transport-security", "max-age=31536000; includeSubDomains"))
     return [
         block(f"map $status $c2l_{name.replace('-', '_')}", ["volatile;", '101 "";', f'default "{value}";'])
-        for name, value in fields
+        for name, value in _fields(tls=tls)
     ]
 
 

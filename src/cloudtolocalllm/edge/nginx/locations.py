@@ -6,8 +6,10 @@ reading of a path (it decodes and joins) decides nothing.
 
 from dataclasses import dataclass
 
+from cloudtolocalllm.contracts import authorize
 from cloudtolocalllm.edge import headers
-from cloudtolocalllm.edge.nginx.fields import security
+from cloudtolocalllm.edge.answers import NOT_PASSED_ON
+from cloudtolocalllm.edge.nginx.fields import security, security_names
 from cloudtolocalllm.edge.nginx.script import GATHERED, STATUSES
 from cloudtolocalllm.edge.nginx.text import block
 
@@ -79,11 +81,7 @@ def _small() -> list[str]:
 
 
 def _hidden(names: tuple[str, ...]) -> list[str]:
-    return [f"proxy_hide_header {name};" for name in names]
-
-
-def _security_names() -> tuple[str, ...]:
-    return tuple(name.decode().title() for name, _ in headers.SECURITY if name != b"server")
+    return [f"proxy_hide_header {name};" for name in dict.fromkeys(name.title() for name in names)]
 
 
 # --- the API ---
@@ -98,7 +96,7 @@ def _to_api() -> list[str]:
         "proxy_set_header X-Forwarded-For $c2l_address;",
         "proxy_set_header X-Forwarded-Proto $c2l_scheme;",
         f"proxy_ignore_headers {_ACCEL};",
-        *_hidden((*_security_names(), *_CORS)),
+        *_hidden((*security_names(), *_CORS)),
     ]
 
 
@@ -157,7 +155,7 @@ def _ask() -> list[str]:
 
 
 def _to_proxy(places: Places) -> list[str]:
-    on_the_origin = tuple(name.decode().title() for name in sorted(headers.ON_THE_ORIGIN))
+    on_the_origin = tuple(name.decode() for name in sorted(headers.ON_THE_ORIGIN))
     return [
         "proxy_pass http://$c2l_upstream$request_uri;",
         "proxy_pass_request_headers off;",
@@ -165,7 +163,7 @@ def _to_proxy(places: Places) -> list[str]:
         "proxy_set_header X-Request-Id $c2l_to_proxy;",
         "proxy_set_header C2L-Assertion $c2l_v_assertion;",
         f"proxy_ignore_headers {_ACCEL} Expires Cache-Control Set-Cookie Vary;",
-        *_hidden((*_security_names(), *_CORS, *on_the_origin)),
+        *_hidden((*security_names(), *_CORS, *on_the_origin)),
         "proxy_buffering off;",
         "proxy_next_upstream off;",
         "proxy_connect_timeout 2s;",
@@ -272,14 +270,16 @@ def _preflight(places: Places) -> list[str]:
 
 def _pages(places: Places) -> list[str]:
     if places.web:
+        credentials = sorted(name.decode() for name in headers.CREDENTIALS | {authorize.ASSERTION})
         body = [
             "proxy_pass http://c2l_web$request_uri;",
             "proxy_set_header Host $http_host;",
             'proxy_set_header Connection "";',
             "proxy_set_header X-Request-Id $c2l_request_id;",
-            *(f'proxy_set_header {name} "";' for name in ("Cookie", "Authorization", "X-Api-Key", "C2L-Assertion")),
+            *(f'proxy_set_header {name} "";' for name in credentials),
             f"proxy_ignore_headers {_ACCEL};",
-            *_hidden((*_security_names(), *_CORS, "Set-Cookie")),
+            *_hidden((*security_names(), *_CORS, "Set-Cookie")),
+            "proxy_max_temp_file_size 0;",  # it would lie in the state folder, and so in memory
             "proxy_connect_timeout 1s;",
             "proxy_read_timeout 30s;",
             "error_page 502 = @broke;",
@@ -373,7 +373,7 @@ def _detours(places: Places) -> list[str]:
                 "rewrite ^ /_c2l/cut/400 last;",
             ],
         ),
-        stated("internal", 500, "internal", "The request could not be passed on."),
+        stated("internal", 500, "internal", NOT_PASSED_ON),
         stated("no_page", 404, "not-found", "This server has no such page."),
         stated("too_large_data", 413, "too-large", large.format(places.data_body_limit)),
         stated("too_large_api", 413, "too-large", large.format(places.api_body_limit)),

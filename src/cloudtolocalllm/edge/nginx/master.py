@@ -102,9 +102,9 @@ class Master:
         """Wait until workers have ended; False when they have not in so many seconds."""
         return await self._until(lambda: not pids & (self.accepting() | self.leaving()), within)
 
-    async def quit(self, grace: float) -> None:
-        """Let it finish what is under way, then end it."""
-        await self._end((signal.SIGQUIT, grace), (signal.SIGTERM, KILL_AFTER), (signal.SIGKILL, KILL_AFTER))
+    def leave(self) -> None:
+        """Have it accept nothing more, and end when it has finished what is under way."""
+        self._send(signal.SIGQUIT)
 
     async def kill(self) -> None:
         """End it at once."""

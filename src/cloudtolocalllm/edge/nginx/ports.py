@@ -1,6 +1,5 @@
 """Asks the holder of the ports (edge/ports) for its listening sockets, and hears from it while they are in use."""
 
-import array
 import asyncio
 import contextlib
 import logging
@@ -50,19 +49,20 @@ class Ports:
         """
         loop = asyncio.get_running_loop()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.setblocking(False)
-        try:
-            async with asyncio.timeout(GREETED_WITHIN):
-                await loop.sock_connect(connection, str(path))
-                await _readable(connection)
-            sockets = _received(connection)
-        except (OSError, TimeoutError, PortsError) as error:
-            connection.close()
-            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            raise PortsError(
-                f"expected the holder of the ports at {path}, got: {reason or 'no answer'}; start the service ports"
-            ) from None
-        return cls(connection, sockets)
+        with contextlib.ExitStack() as failed:
+            failed.callback(connection.close)
+            connection.setblocking(False)
+            try:
+                async with asyncio.timeout(GREETED_WITHIN):
+                    await loop.sock_connect(connection, str(path))
+                    await _readable(connection)
+                sockets = _received(connection)
+            except (OSError, TimeoutError, PortsError) as error:
+                reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+                got = f"got: {reason or 'no answer'}; start the service ports"
+                raise PortsError(f"expected the holder of the ports at {path}, {got}") from None
+            failed.pop_all()
+            return cls(connection, sockets)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -125,14 +125,14 @@ async def _readable(connection: socket.socket) -> None:
 
 
 def _received(connection: socket.socket) -> list[socket.socket]:
-    room = socket.CMSG_SPACE(MAX_SOCKETS * array.array("i").itemsize)
-    greeting, ancillary, flags, _ = connection.recvmsg(256, room)
-    numbers = array.array("i")
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-    sockets = [socket.socket(fileno=number) for number in numbers]
-    whole = greeting.startswith(GREETING) and not flags & socket.MSG_CTRUNC
+    greeting, numbers, flags, _ = socket.recv_fds(connection, 256, MAX_SOCKETS)
+    sockets: list[socket.socket] = []
+    for number in numbers:
+        try:
+            sockets.append(socket.socket(fileno=number))
+        except OSError:  # something else that can be open
+            os.close(number)
+    whole = greeting.startswith(GREETING) and not flags & socket.MSG_CTRUNC and len(sockets) == len(numbers)
     if not whole or not sockets or any(one.family not in (socket.AF_INET, socket.AF_INET6) for one in sockets):
         for one in sockets:
             one.close()

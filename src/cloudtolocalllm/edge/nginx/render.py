@@ -11,6 +11,9 @@ from cloudtolocalllm.runtime.http1.messages import DEFAULT_LIMITS
 
 CERTIFICATE = "fullchain.pem"
 PRIVATE_KEY = "privkey.pem"
+IN_USE = "certificate"
+"""Folder in the state folder with the pair that nginx has: the last that was deployed and could be used, and a
+self-signed one before the first."""
 CONFIGURATION = "nginx.conf"
 CLOSING = "closing"
 """File in the state folder; while it is there connections are closed after the answer under way."""
@@ -79,9 +82,7 @@ def render(edge: EdgeSettings, nginx: NginxSettings, *, key: str = "", found: Fo
     it = check(edge, nginx, found)
     site_host = edge.domain.lower() if edge.domain and nginx.site_root is not None else ""
     tables = f"{it.state}/{TABLES}"
-    module = script.module(
-        edge, tls=it.certificates is not None, front=it.front > 0, tables=tables, site_host=site_host, key=key
-    )
+    module = script.module(edge, tls=it.places.tls, front=it.front > 0, tables=tables, site_host=site_host, key=key)
     return {CONFIGURATION: _configuration(it), "settings.json": module, **script.scripts()}
 
 
@@ -157,8 +158,9 @@ def _listen(it: Checked, name: str, *, full: bool = False, default: bool = True)
 
 
 def _http(it: Checked) -> list[str]:
-    servers = [block("server", _health(it)), block("server", _server(it, _listen(it, list(it.listeners)[-1])))]
-    if it.certificates is not None:
+    served = _listen(it, "tls" if it.places.tls else "plain")
+    servers = [block("server", _health(it)), block("server", _server(it, served))]
+    if it.places.tls:
         servers += _redirects(it)
     if it.front:
         servers += [block("server", _full(it, _listen(it, name, full=True))) for name in it.listeners]
@@ -255,11 +257,11 @@ def _upstreams(it: Checked) -> list[str]:
 
 
 def _tls(it: Checked) -> list[str]:
-    if it.certificates is None:
+    if not it.places.tls:
         return []
     return [
-        f"ssl_certificate {it.certificates}/{CERTIFICATE};",
-        f"ssl_certificate_key {it.certificates}/{PRIVATE_KEY};",
+        f"ssl_certificate {it.state}/{IN_USE}/{CERTIFICATE};",
+        f"ssl_certificate_key {it.state}/{IN_USE}/{PRIVATE_KEY};",
         "ssl_protocols TLSv1.2 TLSv1.3;",
         f"ssl_ciphers {':'.join(_CIPHERS)};",
         f"ssl_conf_command Ciphersuites {':'.join(_CIPHERSUITES)};",

@@ -7,6 +7,7 @@ from importlib import resources
 from cloudtolocalllm.contracts import authorize
 from cloudtolocalllm.contracts.problems import TYPE_PREFIX, Problem
 from cloudtolocalllm.edge import headers, limits, origins, routes
+from cloudtolocalllm.edge.answers import NOT_PASSED_ON
 from cloudtolocalllm.edge.clients import Network, is_loopback
 from cloudtolocalllm.edge.limits import Kind, Rate
 from cloudtolocalllm.edge.settings import EdgeSettings
@@ -37,7 +38,7 @@ _SPARE = {"host", "content-length"}
 _DETAILS = {
     "too-large": "The request is larger than this server takes.",
     "method-not-allowed": "This server has no such method.",
-    "internal": "The request could not be passed on.",
+    "internal": NOT_PASSED_ON,
     "timed-out": "The request took too long.",
 }
 

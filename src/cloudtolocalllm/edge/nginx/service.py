@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cloudtolocalllm.edge.nginx.checked import Found
 from cloudtolocalllm.edge.nginx.master import Master
 from cloudtolocalllm.edge.nginx.outside import STAMP, Outside, look
 from cloudtolocalllm.edge.nginx.ports import ASK_EVERY, Ports, PortsError
 from cloudtolocalllm.edge.nginx.settings import NginxSettings
-from cloudtolocalllm.edge.nginx.state import prepare, usable, write
+from cloudtolocalllm.edge.nginx.state import clear, prepare, take_certificate, usable, write
 from cloudtolocalllm.edge.nginx.waits import first_of
 from cloudtolocalllm.edge.settings import EdgeSettings
 from cloudtolocalllm.runtime.clock import SystemClock
@@ -35,7 +36,10 @@ then waits in the queue of the sockets."""
 RELOAD_PAUSE = 2.0
 """Seconds between two reloads at least: each leaves a worker that lasts as long as its streams."""
 MAX_LEAVING = 6
-"""Workers that only finish their streams, beyond which no change of an address leads to a reload."""
+"""Workers that only finish their streams, from which on the API's name is looked up at each request, where it is one
+name and there is a resolver: then no change of an address leads to a reload until there are fewer, one of the page's
+address included. Where it cannot be so, and for a certificate, each change leads to one, however many there are."""
+UNUSABLE = "the certificate cannot be used: expected a chain and its own key; the one in use stays"
 
 
 class NginxError(Exception):
@@ -66,12 +70,11 @@ async def serve(
         RenderError: Some settings cannot be expressed.
         NginxError: It ended by itself, or the ports were not handed over in time.
     """
-    with _patience(stop) as patient:
-        service = _Service(edge, nginx, program, ready or (lambda _: None))
+    with _patience() as patient:
+        service = _Service(edge, nginx, program, ready or (lambda _: None), stop, patient)
         try:
-            await service.run(stop)
+            await service.run()
             if patient.is_set():
-                stop.clear()  # a further signal is one to hurry
                 await service.drain(nginx.stream_timeout, stop, followed=True)
             else:
                 await service.drain(edge.drain_grace, asyncio.Event(), followed=False)
@@ -80,16 +83,11 @@ async def serve(
 
 
 @contextlib.contextmanager
-def _patience(stop: asyncio.Event) -> Iterator[asyncio.Event]:
-    """Give an event that SIGQUIT sets, together with `stop`."""
+def _patience() -> Iterator[asyncio.Event]:
+    """Give an event that SIGQUIT sets."""
     patient = asyncio.Event()
     loop = asyncio.get_running_loop()
-
-    def told() -> None:
-        patient.set()
-        stop.set()
-
-    loop.add_signal_handler(signal.SIGQUIT, told)
+    loop.add_signal_handler(signal.SIGQUIT, patient.set)
     try:
         yield patient
     finally:
@@ -102,65 +100,85 @@ class _Service:
     nginx: NginxSettings
     program: str
     ready: Callable[[int], None]
+    stop: asyncio.Event
+    patient: asyncio.Event
+    """Ends it as `stop` does; then `stop` is a word to hurry."""
     ports: Ports | None = None
+    alone: bool = False
+    """Whether the holder of the ports has gone and none has followed it yet."""
     master: Master | None = None
     outside: Outside = field(default_factory=Outside)
     found: Found = field(default_factory=Found)
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self) -> None:
         """Start nginx and look after it until it is to stop."""
-        prepare(self.edge, self.nginx, SystemClock())
         if self.nginx.ports is not None:
-            self.ports = await self._get_ports(self.nginx.ports, stop, PORTS_WITHIN)
+            self.ports = await self._get_ports(self.nginx.ports)
             if self.ports is None:
                 return
         self.outside = await self._look()
+        prepare(self.edge, self.nginx, SystemClock())
+        folder = self.nginx.certificate_dir
+        if folder is not None and any(self.outside.certificate.values()) and not usable(folder):
+            log.warning(UNUSABLE)
         self.found = Found(self.outside.addresses, self.ports.endpoints if self.ports else None)
         await self._start()
-        while not stop.is_set():
-            await self._watch(stop)
+        while not self._told():
+            await self._watch()
 
-    async def _watch(self, stop: asyncio.Event) -> None:
+    def _told(self) -> bool:
+        return self.stop.is_set() or self.patient.is_set()
+
+    async def _idle(self, *waits: Coroutine[Any, Any, object], within: float) -> None:
+        """Wait until it is to stop, or for anything else, or for so many seconds."""
+        await first_of(self.stop.wait(), self.patient.wait(), *waits, within=within)
+
+    async def _watch(self) -> None:
         master = self._running()
-        lost = [self.ports.lost.wait()] if self.ports else []
-        await first_of(stop.wait(), master.ended(), *lost, within=self.nginx.watch_interval)
-        if stop.is_set():
+        if self.alone:
+            await self._idle(master.ended(), within=min(ASK_EVERY, self.nginx.watch_interval))
+        else:
+            lost = [self.ports.lost.wait()] if self.ports else []
+            await self._idle(master.ended(), *lost, within=self.nginx.watch_interval)
+        if self._told():
             return
         if master.status is not None:
             raise NginxError(f"expected nginx to run, it ended with status {master.status}")
         if self.ports is not None and self.nginx.ports is not None and self.ports.lost.is_set():
-            await self._follow(self.nginx.ports, self.ports, stop)
-            return
+            await self._follow(self.nginx.ports, self.ports)
         now = (await self._look()).after(self.outside)
-        if now != self.outside and not stop.is_set():
-            await self._take_in(now, stop)
+        if now != self.outside and not self._told():
+            await self._take_in(now)
 
     # --- the ports ---
 
-    async def _get_ports(self, path: Path, stop: asyncio.Event, within: float | None) -> Ports | None:
+    async def _get_ports(self, path: Path) -> Ports | None:
         """Ask for the sockets until they come; None when it is time to stop."""
         reason = ""
         try:
-            async with asyncio.timeout(within):
-                while not stop.is_set():
+            async with asyncio.timeout(PORTS_WITHIN):
+                while not self._told():
                     try:
                         return await Ports.connect(path)
                     except PortsError as error:
                         if not reason:
                             log.warning("nginx waits: %s", error)
                         reason = str(error)
-                    await first_of(stop.wait(), within=ASK_EVERY)
+                    await self._idle(within=ASK_EVERY)
         except TimeoutError:
-            raise NginxError(f"{reason}; waited {within:g} s for it") from None
+            raise NginxError(f"{reason}; waited {PORTS_WITHIN:g} s for it") from None
         return None
 
-    async def _follow(self, path: Path, former: Ports, stop: asyncio.Event) -> None:
-        """Take the sockets of a holder that follows one that has gone; all else stays."""
-        log.warning("the holder of the ports has gone; nginx asks again")
-        self.ports = await self._get_ports(path, stop, None)
-        if self.ports is None:
-            former.close()
+    async def _follow(self, path: Path, former: Ports) -> None:
+        """Ask once for the sockets of a holder that follows one that has gone; all else stays."""
+        if not self.alone:
+            log.warning("the holder of the ports has gone; nginx asks again")
+        try:
+            self.ports = await Ports.connect(path)
+        except PortsError:
+            self.alone = True
             return
+        self.alone = False
         same = self.ports.identity == former.identity
         former.close()
         if same:
@@ -168,7 +186,6 @@ class _Service:
             return
         # The network of the old sockets is gone, and with it everybody who was connected.
         await self._running().kill()
-        prepare(self.edge, self.nginx, SystemClock())
         self.found = replace(self.found, listening=self.ports.endpoints)
         await self._start()
         log.warning("nginx serves the sockets of a new holder")
@@ -177,6 +194,7 @@ class _Service:
 
     async def _start(self) -> None:
         write(self.nginx.state_dir / "conf", self.edge, self.nginx, self.found)
+        clear(self.nginx.state_dir)
         self.master = await Master.start(self.program, self.nginx.state_dir, self.ports)
         self.ready(self.master.pid)
         if self.ports is not None and await self.master.answers():
@@ -190,18 +208,17 @@ class _Service:
         web = () if self.nginx.web is None else (self.nginx.web,)
         return await look(self.nginx.certificate_dir, (*self.edge.api, *web), self.outside)
 
-    async def _take_in(self, now: Outside, stop: asyncio.Event) -> None:
-        """Have nginx take in what has changed around it, unless it cannot be used."""
-        folder = self.nginx.certificate_dir
-        if folder is not None and not usable(folder):
-            self.outside = now
-            log.warning("the certificate cannot be used: expected a chain and its own key; the one in use stays")
+    async def _take_in(self, now: Outside) -> None:
+        """Have nginx take in what has changed around it; a certificate that cannot be used changes nothing."""
+        renewed = now.certificate != self.outside.certificate and self._take_certificate()
+        self.outside = replace(self.outside, certificate=now.certificate)
+        if now == self.outside and not renewed:
             return
         many = len(self._running().leaving()) >= MAX_LEAVING
         if many and self._can_ask_each_time() and not self.found.ask_each_time:
             log.warning("the API's addresses change often: they are looked up at each request from now on")
             self.found = replace(self.found, ask_each_time=True)
-        elif self.found.ask_each_time and now.certificate == self.outside.certificate:
+        elif self.found.ask_each_time and not renewed:
             if many:
                 return  # nginx looks the names up by itself
             self.found = replace(self.found, ask_each_time=False)
@@ -209,7 +226,14 @@ class _Service:
         self.found = replace(self.found, addresses=now.addresses)
         log.info("nginx reads its configuration anew: the certificate or an upstream's addresses changed")
         await self._reload(LAME)
-        await first_of(stop.wait(), self._running().ended(), within=RELOAD_PAUSE - LAME)
+        await self._idle(self._running().ended(), within=RELOAD_PAUSE - LAME)
+
+    def _take_certificate(self) -> bool:
+        folder = self.nginx.certificate_dir
+        if folder is None or take_certificate(folder, self.nginx.state_dir):
+            return True
+        log.warning(UNUSABLE)
+        return False
 
     def _can_ask_each_time(self) -> bool:
         return bool(self.nginx.resolver) and len(self.edge.api) == 1 and self.edge.api[0].host is not None
@@ -235,11 +259,13 @@ class _Service:
         master = self.master
         if master is None:
             return
-        if self.ports is None:
-            await master.quit(grace)
-            return
         loop = asyncio.get_running_loop()
         end = loop.time() + grace
+        if self.ports is None:
+            master.leave()
+            await self._finish(master.ended, end, hurry)
+            await master.kill()
+            return
         with master.closing():
             await first_of(master.ended(), within=min(LAME_AT_END, grace / 4))
             if not followed:
@@ -248,10 +274,19 @@ class _Service:
                 await first_of(master.ended(), self.ports.superseded.wait(), self.ports.lost.wait(), within=left)
             log.info("nginx accepts nothing more, and finishes what is under way")
             former = await self._turn_away(master)
-            await first_of(master.gone(former, None), hurry.wait(), within=end - loop.time())
-            if hurry.is_set():
-                await master.gone(former, min(end - loop.time(), self.edge.drain_grace))
-            await master.quit(0.5)
+            await self._finish(lambda: master.gone(former, None), end, hurry)
+            master.leave()
+            await first_of(master.ended(), within=0.5)
+            await master.kill()
+
+    async def _finish(
+        self, finished: Callable[[], Coroutine[Any, Any, object]], end: float, hurry: asyncio.Event
+    ) -> None:
+        """Wait for what is under way, until the loop's time is `end`; less long from when it is to hurry."""
+        loop = asyncio.get_running_loop()
+        await first_of(finished(), hurry.wait(), within=end - loop.time())
+        if hurry.is_set():
+            await first_of(finished(), within=min(end - loop.time(), self.edge.drain_grace))
 
     async def _turn_away(self, master: Master) -> set[int]:
         """Close nginx's copies of the sockets; return the workers that have everybody who is connected.

@@ -9,17 +9,14 @@ from cloudtolocalllm.runtime.settings import setting
 PREFIX = "C2L_NGINX_"
 
 
-def _parse_endpoint(text: str) -> Endpoint | None:
-    return Endpoint.parse(text) if text else None
-
-
 @dataclass(frozen=True, slots=True)
 class NginxSettings:
     """How one nginx is set up; who is let in and where requests go stands in EdgeSettings."""
 
     certificate_dir: Path | None = setting(
-        "Folder with fullchain.pem and privkey.pem; a self-signed pair is put there while there is none. With it TLS "
-        "is spoken on C2L_NGINX_TLS_PORT, and C2L_EDGE_LISTEN_PORT only leads there. Empty for no TLS.",
+        "Folder with fullchain.pem and privkey.pem, only read: nginx has a copy in C2L_NGINX_STATE_DIR, and until "
+        "they are there a self-signed pair. With it TLS is spoken on C2L_NGINX_TLS_PORT, and C2L_EDGE_LISTEN_PORT "
+        "only leads there. Empty for no TLS.",
         default=None,
     )
     tls_port: int = setting("TCP port to listen on for TLS.", default=443)
@@ -33,15 +30,19 @@ class NginxSettings:
     web: Endpoint | None = setting(
         'Where the page is served, "unix:/path" or "host:port"; empty for the folder C2L_EDGE_WEB_ROOT.',
         default=None,
-        parse=_parse_endpoint,
+        parse=Endpoint.parse,
     )
     state_dir: Path = setting(
-        "Folder, best in memory, for sockets, the counts of the limits and bodies that are buffered.",
+        "Folder, best in memory, for sockets, the counts of the limits, the certificate in use and bodies that are "
+        "buffered; made its owner's alone.",
         default=Path("/run/c2l/nginx"),
     )
     modules_dir: Path = setting("Folder of nginx's modules.", default=Path("/usr/lib/nginx/modules"))
     brotli: bool = setting("Whether the module brotli_static is there, for precompressed files.", default=True)
-    user: str = setting("User of the workers, when nginx is started by root; empty for nginx's own.", default="")
+    user: str = setting(
+        "User of the workers, who gets C2L_NGINX_STATE_DIR; needed when nginx is started by root, else empty.",
+        default="",
+    )
     workers: int = setting("Worker processes; 0 for one a processor.", default=1)
     connections: int = setting(
         "Connections of a worker at most, those to upstreams among them: each client takes two to four.",

@@ -5,7 +5,6 @@ import os
 import secrets
 import shutil
 import ssl
-from dataclasses import replace
 from pathlib import Path
 
 from cryptography import x509
@@ -15,14 +14,14 @@ from cryptography.x509.oid import NameOID
 
 from cloudtolocalllm.edge.limits import Kind
 from cloudtolocalllm.edge.nginx.checked import Found
-from cloudtolocalllm.edge.nginx.render import CERTIFICATE, CLOSING, PRIVATE_KEY, STANDING, TABLES, render
+from cloudtolocalllm.edge.nginx.render import CERTIFICATE, CLOSING, IN_USE, PRIVATE_KEY, STANDING, TABLES, render
 from cloudtolocalllm.edge.nginx.script import TABLE_SIZE, kind_file
 from cloudtolocalllm.edge.nginx.settings import NginxSettings
+from cloudtolocalllm.edge.nginx.text import RenderError
 from cloudtolocalllm.edge.settings import EdgeSettings
+from cloudtolocalllm.runtime import files
 from cloudtolocalllm.runtime.clock import Clock
 
-PLACEHOLDER = "placeholder"
-"""Folder in the state folder with the self-signed pair that stands in until there is a certificate."""
 _KEY = "key"
 _LIFETIME = datetime.timedelta(days=30)
 _MARGIN = datetime.timedelta(hours=1)
@@ -31,30 +30,29 @@ _MARGIN = datetime.timedelta(hours=1)
 def write(folder: Path, edge: EdgeSettings, nginx: NginxSettings, found: Found = STANDING) -> None:
     """Render the configuration into a folder, each file whole or not at all.
 
-    Names the placeholder where the certificate cannot be used yet; to be called again when it can.
-
     Raises:
         RenderError: Some settings cannot be expressed.
     """
     key = _table_key(nginx.state_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    if nginx.certificate_dir is not None and not usable(nginx.certificate_dir):
-        nginx = replace(nginx, certificate_dir=nginx.state_dir / PLACEHOLDER)
     for name, text in render(edge, nginx, key=key, found=found).items():
-        fresh = folder / f".{name}.new"
-        fresh.write_text(text)
-        fresh.chmod(0o640 if name == "settings.json" else 0o644)
-        fresh.rename(folder / name)
+        files.replace(folder / name, text.encode(), mode=0o640 if name == "settings.json" else files.PUBLIC)
 
 
 def prepare(edge: EdgeSettings, nginx: NginxSettings, clock: Clock) -> None:
-    """Make what nginx needs; to be called while it does not run.
+    """Make what nginx needs and what is not there yet; one that runs is not disturbed.
 
     Args:
         edge: As rendered.
         nginx: As rendered.
         clock: For the dates of a certificate.
+
+    Raises:
+        RenderError: The workers have no user, or one that this machine does not know.
     """
+    if os.geteuid() == 0 and not nginx.user:
+        # nginx would take one of its own, who could neither count in the tables nor be the only one at the sockets.
+        raise RenderError("C2L_NGINX_USER: expected a user when nginx is started by root")
     state = nginx.state_dir
     tables = state / TABLES
     tables.mkdir(parents=True, exist_ok=True)
@@ -63,14 +61,49 @@ def prepare(edge: EdgeSettings, nginx: NginxSettings, clock: Clock) -> None:
             table.truncate(TABLE_SIZE)
             # Reserved, so that a folder that fills up later cannot stop the counting.
             os.posix_fallocate(table.fileno(), 0, TABLE_SIZE)
+    _give(nginx.user, state, tables, *(tables / kind_file(kind) for kind in Kind))
+    state.chmod(0o700)  # whoever reaches the sockets in it could say who they are
+    if nginx.certificate_dir is None or take_certificate(nginx.certificate_dir, state):
+        return
+    if not usable(state / IN_USE):
+        make_placeholder(state / IN_USE, edge.domain or "localhost", clock)
+
+
+def clear(state: Path) -> None:
+    """Remove what an nginx that was killed has left in the state folder; to be called while none runs."""
     (state / CLOSING).unlink(missing_ok=True)
     for socket in state.glob("*.sock"):
-        socket.unlink()  # a killed nginx leaves them, and could not listen on them again
-    _give(nginx.user, state, tables, *(tables / kind_file(kind) for kind in Kind))
-    if nginx.user or os.geteuid() != 0:
-        state.chmod(0o700)  # whoever reaches the sockets in it could say who they are
-    if nginx.certificate_dir is not None:
-        make_placeholder(state / PLACEHOLDER, edge.domain or "localhost", clock)
+        socket.unlink()  # or the next one could not listen on them
+
+
+def take_certificate(folder: Path, state: Path) -> bool:
+    """Copy a pair into the state folder, where nginx reads it.
+
+    Args:
+        folder: Where it was deployed.
+        state: The state folder.
+
+    Returns:
+        False when nginx could not start with it; what it has had so far stays.
+    """
+    draft, place = state / f"{IN_USE}.new", state / IN_USE
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(mode=0o700)
+    try:
+        for name in (CERTIFICATE, PRIVATE_KEY):
+            try:
+                content = (folder / name).read_bytes()
+            except OSError:
+                return False
+            files.replace(draft / name, content)
+        if not usable(draft):  # the copy, for the pair itself may change meanwhile
+            return False
+        place.mkdir(mode=0o700, exist_ok=True)
+        for name in (CERTIFICATE, PRIVATE_KEY):
+            (draft / name).replace(place / name)
+    finally:
+        shutil.rmtree(draft)
+    return True
 
 
 def usable(folder: Path) -> bool:
@@ -101,24 +134,21 @@ def make_placeholder(folder: Path, domain: str, clock: Clock) -> None:
         .sign(key, hashes.SHA256())
     )
     encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    _write_private(folder / PRIVATE_KEY, key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain))
-    (folder / CERTIFICATE).write_bytes(certificate.public_bytes(encoding))
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    path.touch(mode=0o600)
-    path.write_bytes(content)
+    files.replace(folder / PRIVATE_KEY, key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain))
+    files.replace(folder / CERTIFICATE, certificate.public_bytes(encoding), mode=files.PUBLIC)
 
 
 def _table_key(state: Path) -> str:
     path = state / TABLES / _KEY
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_private(path, secrets.token_hex(16).encode())
+        files.create(path, secrets.token_hex(16).encode())
     return path.read_text()
 
 
 def _give(user: str, *paths: Path) -> None:
-    if user:
-        for path in paths:
+    try:
+        for path in paths if user else ():
             shutil.chown(path, user=user)
+    except LookupError:
+        raise RenderError("C2L_NGINX_USER: expected a user of this machine") from None

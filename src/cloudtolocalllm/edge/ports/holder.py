@@ -12,7 +12,6 @@ Only the standard library, and nothing else of the package: it stands alone in i
 """
 
 import argparse
-import array
 import contextlib
 import errno
 import logging
@@ -131,9 +130,8 @@ class Holder:
         client = _Client(connection)
         self._clients[connection.fileno()] = client
         self._selector.register(connection, selectors.EVENT_READ)
-        numbers = array.array("i", [one.fileno() for one in self._held])
         try:
-            connection.sendmsg([GREETING], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)])
+            socket.send_fds(connection, [GREETING], [one.fileno() for one in self._held])
         except OSError:
             self._drop(client)
 

@@ -1,11 +1,11 @@
 """Folders of instances, and the lock that says whose they are."""
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
 
 from cloudtolocalllm.manager.drivers.base import DriverError
+from cloudtolocalllm.runtime import locks
 
 LOCK = ".lock"
 
@@ -24,13 +24,10 @@ def take(folder: Path, *, mode: int = 0o700, name: str = LOCK) -> int:
     """
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     folder.chmod(mode)
-    lock = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
+        return locks.take(folder / name)
+    except locks.HeldError:
         raise TakenError("expected to be the only manager of this run folder, but another one runs") from None
-    return lock
 
 
 def make(folder: Path, *, mode: int = 0o700, group: int | None = None) -> None:

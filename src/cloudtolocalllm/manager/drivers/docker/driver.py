@@ -45,6 +45,8 @@ ADOPT_AT_ONCE = 32
 READY_TIMEOUT = 2.0
 FIRST_DELAY, LAST_DELAY = 0.005, 0.05
 """Seconds between looks at whether a new proxy is ready; looking for its socket costs microseconds."""
+DENSE = 0.5
+"""Seconds for which a socket that does not come is looked for in the shortest steps: most are there by then."""
 
 
 class _Container:
@@ -92,8 +94,8 @@ class DockerDriver:
     async def open(self, on_gone: GoneCallback) -> list[Found]:
         """See `Driver.open`."""
         self._on_gone = on_gone
-        self._take_folders()
         try:
+            self._take_folders()
             self._manager = self._records.identity()
             self._sockets = await self._sockets_folder()
             await self._see_image()
@@ -151,7 +153,7 @@ class DockerDriver:
         networks = await self._engine.networks(label)
         # Read last: a start that runs meanwhile writes its record first.
         ids = {one.labels.get(specs.INSTANCE, "") for one in listed}
-        ids |= {labels.get(specs.INSTANCE, "") for _, labels, _ in networks}
+        ids |= {labels.get(specs.INSTANCE, "") for labels, _ in networks}
         ids |= self._records.ids() | set(self._names())
         return {instance for instance in ids if specs.is_instance(instance)}
 
@@ -170,11 +172,6 @@ class DockerDriver:
             os.close(self._lock)
             self._lock = None
 
-    def container_id(self, instance: str) -> str | None:
-        """Return the container of an instance that runs, for tests and measurements."""
-        container = self._containers.get(instance)
-        return None if container is None or container.gone.is_set() else container.id
-
     # -- taking up the work
 
     def _take_folders(self) -> None:
@@ -185,10 +182,9 @@ class DockerDriver:
                 os.chown(self._config.folder, -1, self._config.user)  # nginx, in this group, may go through
                 self._config.folder.chmod(0o750)
         except OSError as error:
-            raise DriverError(
-                f"the run folder cannot be used: {error.strerror}; the manager must belong to group "
-                f"{self._config.user}, or be root"
-            ) from error
+            mend = f"; the manager must belong to group {self._config.user}, or be root"
+            hint = mend if isinstance(error, PermissionError) else ""
+            raise DriverError(f"the run folder cannot be used: {error.strerror}{hint}") from error
 
     async def _sockets_folder(self) -> str:
         """Return the folder of the proxies' folders as the engine sees it."""
@@ -204,7 +200,7 @@ class DockerDriver:
     async def _adopt_all(self) -> tuple[Found, ...]:
         label = f"{specs.MANAGED_BY}={self._manager}"
         listed = {one.labels.get(specs.INSTANCE, ""): one for one in await self._engine.containers(label)}
-        for _, labels, subnet in await self._engine.networks(label):
+        for labels, subnet in await self._engine.networks(label):
             self._networks.found(labels.get(specs.INSTANCE, ""), subnet)
         await self._networks.let_in()  # first: whoever was replaced meanwhile could not ask any of them
         adopting = asyncio.Semaphore(ADOPT_AT_ONCE)
@@ -285,13 +281,14 @@ class DockerDriver:
     async def _until_ready(self, container: _Container, endpoint: Endpoint) -> None:
         path = None if endpoint.path is None else Path(endpoint.path)
         key = container.spec.key
-        delay = FIRST_DELAY
+        loop = asyncio.get_running_loop()
+        delay, dense_until = FIRST_DELAY, loop.time() + DENSE
         while not container.gone.is_set():
             if _is_there(path) and await self._probe.healthy(endpoint, key, timeout=READY_TIMEOUT):
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(container.gone.wait(), delay)
-            if _is_there(path):
+            if _is_there(path) or loop.time() > dense_until:
                 delay = min(delay * 1.3, LAST_DELAY)
         words = await self._engine.last_words(container.id)
         log.warning("a proxy ended before it was ready", extra={"id": container.spec.id, "last_words": words})

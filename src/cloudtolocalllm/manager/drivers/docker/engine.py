@@ -11,6 +11,7 @@ import aiodocker
 import aiohttp
 from aiodocker.exceptions import DockerError
 from aiodocker.networks import DockerNetwork
+from aiohttp.http_exceptions import LineTooLong
 
 from cloudtolocalllm.manager.drivers.base import DriverError, DriverUnavailableError
 from cloudtolocalllm.runtime.tasks import TaskSet
@@ -42,7 +43,6 @@ class Listed:
     """A container as a list shows it."""
 
     id: str
-    name: str
     labels: dict[str, str]
     image: str
     """The image's id."""
@@ -96,8 +96,7 @@ class Engine:
     @property
     def _client(self) -> aiodocker.Docker:
         if self._docker is None:
-            timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
-            self._docker = aiodocker.Docker(url=self._url, api_version=API_VERSION, timeout=timeout)
+            self._docker = aiodocker.Docker(url=self._url, api_version=API_VERSION, timeout=_within(CALL_TIMEOUT))
         return self._docker
 
     async def close(self) -> None:
@@ -141,8 +140,11 @@ class Engine:
 
     async def stop(self, container: str, grace: float) -> None:
         """Tell a container to end, and end it by force after `grace` seconds. Without effect when it is not there."""
+        seconds = max(1, round(grace))
         with _told(), _unless(NOT_FOUND):
-            await self._client.containers.container(container).stop(t=max(1, round(grace)))
+            # Without a timeout of its own aiodocker waits for ever, here, in `remove` and in `last_words`.
+            handle = self._client.containers.container(container)
+            await handle.stop(t=seconds, timeout=_within(CALL_TIMEOUT + seconds))
 
     async def remove(self, container: str) -> None:
         """Remove a container, running or not. Without effect when it is not there.
@@ -151,7 +153,9 @@ class Engine:
             DriverError: It is being removed already, or cannot be.
         """
         with _told(), _unless(NOT_FOUND):
-            await self._client.containers.container(container).delete(force=True, v=True)
+            await self._client.containers.container(container).delete(
+                force=True, v=True, timeout=_within(CALL_TIMEOUT)
+            )
 
     async def containers(self, label: str) -> list[Listed]:
         """Return all containers, running or not, with a label ("key=value")."""
@@ -162,7 +166,6 @@ class Engine:
         return [
             Listed(
                 id=str(one["Id"]),
-                name=str(one["Names"][0]).lstrip("/") if one["Names"] else "",
                 labels=dict(one["Labels"] or {}),
                 image=str(one["ImageID"]),
                 state=str(one["State"]),
@@ -173,7 +176,8 @@ class Engine:
     async def last_words(self, container: str) -> str:
         """Return the last lines of a container's log; empty when there are none to be had."""
         try:
-            lines = await self._client.containers.container(container).log(stdout=True, stderr=True, tail=LOG_LINES)
+            handle = self._client.containers.container(container)
+            lines = await handle.log(stdout=True, stderr=True, tail=LOG_LINES, timeout=_within(CALL_TIMEOUT))
         except (DockerError, aiohttp.ClientError, OSError, TimeoutError):
             return ""
         return "".join(lines)[:2000]
@@ -183,11 +187,11 @@ class Engine:
         with _told():
             await self._to_its_end(self._client.networks.create(body))
 
-    async def networks(self, label: str) -> list[tuple[str, dict[str, str], str]]:
-        """Return name, labels and subnet of all networks with a label ("key=value")."""
+    async def networks(self, label: str) -> list[tuple[dict[str, str], str]]:
+        """Return labels and subnet of all networks with a label ("key=value")."""
         with _told():
             found = await self._client.networks.list(filters={"label": [label]})
-        return [(str(one["Name"]), dict(one["Labels"] or {}), _subnet(one)) for one in found]
+        return [(dict(one["Labels"] or {}), _subnet(one)) for one in found]
 
     async def connect(self, network: str, container: str) -> None:
         """Let a container into a network. Without effect when it is in, or not there."""
@@ -248,7 +252,7 @@ class Engine:
             since: Seconds since the epoch from which on events are told, also of the past.
 
         Raises:
-            DriverUnavailableError: The engine does not answer any more.
+            DriverUnavailableError: The engine does not answer any more, or not as agreed.
         """
         params = {
             "since": f"{since:.0f}",
@@ -260,9 +264,16 @@ class Engine:
                 try:
                     async for line in response.content:
                         yield _event(json.loads(line))
+                except (ValueError, AttributeError, LineTooLong) as error:
+                    raise DriverUnavailableError("the container engine tells of an event that is none") from error
                 finally:
                     response.close()
         raise DriverUnavailableError("the container engine ended the connection")
+
+
+def _within(seconds: float) -> aiohttp.ClientTimeout:
+    """Return the deadlines of a call that takes at most so long."""
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT)
 
 
 async def _into(made: "asyncio.Future[T]", call: Coroutine[Any, Any, T]) -> None:

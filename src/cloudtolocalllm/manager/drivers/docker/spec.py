@@ -19,11 +19,11 @@ LABEL = "org.cloudtolocalllm."
 MANAGED_BY = LABEL + "managed-by"
 INSTANCE = LABEL + "instance"
 USER = LABEL + "user"
-SPARE = LABEL + "spare"
-CREATED = LABEL + "created"
 COMPOSE_PROJECT = "com.docker.compose.project"
 COMPOSE_SERVICE = "com.docker.compose.service"
 
+IMAGE = "cloudtolocalllm/streaming-proxy:latest"
+PROXY_USER = 10010
 SOCKET = "http.sock"
 PORT = 8080
 """Where a proxy listens in its own network."""
@@ -71,7 +71,7 @@ class DockerConfig:
 
     run_dir: Path
     url: str = "unix:///var/run/docker.sock"
-    image: str = "cloudtolocalllm/streaming-proxy:latest"
+    image: str = IMAGE
     isolation: Isolation = Isolation.SOCKET
     sockets: str = ""
     """The folder of the proxies' folders as the engine sees it: a path, a volume's name, or empty for `folder`."""
@@ -80,7 +80,7 @@ class DockerConfig:
     subnets: IPv4Network = POOL
     """Where the proxies' networks are taken from."""
     limits: ContainerLimits = field(default_factory=ContainerLimits)
-    user: int = 10010
+    user: int = PROXY_USER
     """User and group id of a proxy; nginx and the manager belong to the group."""
     drain: float = 4.0
     """Seconds that a proxy gives its streams when it is told to end."""
@@ -157,12 +157,7 @@ def address_in(subnet: IPv4Network) -> IPv4Address:
 
 def labels(manager: str, spec: InstanceSpec) -> dict[str, str]:
     """Return the labels of everything that is made for an instance."""
-    found = {
-        MANAGED_BY: manager,
-        INSTANCE: spec.id,
-        CREATED: f"{spec.created:.3f}",
-        SPARE: "false" if spec.user else "true",
-    }
+    found = {MANAGED_BY: manager, INSTANCE: spec.id}
     if spec.user is not None:
         found[USER] = spec.user
     return found
