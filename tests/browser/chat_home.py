@@ -47,6 +47,9 @@ class EngineScript:
     answers: list[Answer] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     """The bodies of the questions."""
+    ollama: bool = False
+    """Whether it speaks Ollama's API too."""
+    pulls: list[Answer] = field(default_factory=list)
 
 
 class _EngineHandler(BaseHTTPRequestHandler):
@@ -59,20 +62,38 @@ class _EngineHandler(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
+        script = self.server.script
         if self.path == "/v1/models":
-            self._json(200, {"object": "list", "data": [{"id": model} for model in self.server.script.models]})
+            self._json(200, {"object": "list", "data": [{"id": model} for model in script.models]})
+        elif script.ollama and self.path == "/api/version":
+            self._json(200, {"version": "0.20.0"})
+        elif script.ollama and self.path in {"/api/tags", "/api/ps"}:
+            names = script.models if self.path == "/api/tags" else []
+            self._json(200, {"models": [{"name": name, "model": name} for name in names]})
         else:
             self._json(404, {})
 
-    def do_POST(self) -> None:
+    def do_DELETE(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.script.asked.append(body)
-        answer = self.server.script.answers.pop(0)
+        self.server.script.models.remove(body["model"])
+        self._json(200, {})
+
+    def do_POST(self) -> None:
+        script = self.server.script
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path == "/api/pull":
+            self._stream(script.pulls.pop(0), "application/x-ndjson")
+            return
+        script.asked.append(body)
+        answer = script.answers.pop(0)
         if answer.refusal is not None:
             self._json(answer.refusal["status"], answer.refusal)
             return
+        self._stream(answer, "text/event-stream")
+
+    def _stream(self, answer: Answer, kind: str) -> None:
         self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
+        self.send_header("content-type", kind)
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         try:
@@ -146,7 +167,8 @@ class ChatHome:
 
     async def _open(self) -> HomeClient:
         url = f"http://127.0.0.1:{self._engine.server_port}"
-        return await self._stack.enter_async_context(running_home(Path(self._folder.name), url))
+        allow = ("pull", "delete") if self._script.ollama else ()
+        return await self._stack.enter_async_context(running_home(Path(self._folder.name), url, allow=allow))
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something in the home's thread."""

@@ -50,6 +50,8 @@ class Accounts:
 
     providers: list[dict[str, str]] = field(default_factory=list)
     sign_in: str = "link"
+    user: str = "u_owner"
+    """Who is signed in."""
     provider_error: str | None = None
     """With it the way back from the provider ends."""
     admin: bool = False
@@ -70,7 +72,7 @@ class Accounts:
         ways = {"providers": self.providers, "sign_in": self.sign_in}
         if not signed_in:
             return {"signed_in": False, "user": None, "expires": None, "name": None, "email": None, **ways}
-        who = {"user": "u_owner", "name": "Ada Example", "email": "ada@example.com", "admin": self.admin}
+        who = {"user": self.user, "name": "Ada Example", "email": "ada@example.com", "admin": self.admin}
         return {"signed_in": True, "expires": 4e9, **who, **ways}
 
     def calls(self, method: str) -> list[tuple[str, Any]]:

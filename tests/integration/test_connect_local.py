@@ -46,7 +46,8 @@ async def home(engine: Echo) -> AsyncIterator[SmallHome]:
 
 @pytest.fixture
 async def laptop(home: SmallHome, tmp_path: Path) -> AsyncIterator[Connect]:
-    async with at_home(tmp_path, home, origins=("http://app.test",), hosts=("laptop.test",)) as connect:
+    more = {"origins": ("http://app.test",), "hosts": ("laptop.test",), "seed": False}
+    async with at_home(tmp_path, home, **more) as connect:
         yield connect
 
 

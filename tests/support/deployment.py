@@ -23,7 +23,7 @@ from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.stack import ROOT, wait_for
 
-from cloudtolocalllm.cli.web import web_root
+from cloudtolocalllm.runtime.site import web_root
 
 START_TIMEOUT = 40.0
 STOP_TIMEOUT = 15.0

@@ -92,6 +92,8 @@ class SmallHome:
         """Opened requests: method, target, offset."""
         self.started: list[str] = []
         """Requests that the engine got."""
+        self.contents: list[bytes] = []
+        """What it was asked with."""
         self.stopped: list[str] = []
         """Exchanges that were stopped."""
         self.seen = bytearray()
@@ -244,6 +246,7 @@ class SmallHome:
         if found is None:
             found = self.runs[name] = Run(f"{method} {target}")
             self.started.append(target)
+            self.contents.append(body)
             found.task = self.tasks.start(self._run(found, head, body), "run")
         assert found.request == f"{method} {target}"
         await out.follow(found, offset, gone)

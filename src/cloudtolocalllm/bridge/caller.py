@@ -17,6 +17,10 @@ from cloudtolocalllm.runtime.http1 import Headers
 MAX_SCOPE = 4096
 """Bytes of C2L-Scope."""
 
+AT_HOME = "local"
+"""In place of a device's id: somebody at this machine, by the page that the bridge serves. No id of a device is
+so short."""
+
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _FIELDS = (VIA, KEY_ID, KEY_SCOPE)
 
@@ -31,7 +35,8 @@ class Caller:
     """The API key's id; "" when none was used."""
     scope: KeyScope = NO_SCOPE
     device: str = ""
-    """Id of the device that proved to have sealed the request; "" for one that came in the clear."""
+    """Id of the device that proved to have sealed the request, or AT_HOME; "" for one that came in the clear through
+    the cloud."""
 
     def may_list_keys(self) -> bool:
         """Tell whether the list of keys is for this caller: a lost key must not show which others there are."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable
 
 from cloudtolocalllm import __version__
@@ -22,6 +23,8 @@ from cloudtolocalllm.bridge.home_api.home import Home
 from cloudtolocalllm.bridge.identity import BridgeIdentity, PairingError, Prover
 from cloudtolocalllm.bridge.journal import Journal
 from cloudtolocalllm.bridge.keys import KeyList
+from cloudtolocalllm.bridge.page.server import NoPageError, Page, announcement, open_page
+from cloudtolocalllm.bridge.page.status import status_of
 from cloudtolocalllm.bridge.pairing import renew
 from cloudtolocalllm.bridge.runs.desk import RunDesk
 from cloudtolocalllm.bridge.runs.pulls import ModelDesk
@@ -106,6 +109,8 @@ class Bridge:
         """The home store and what works with it; None before `start`."""
         self.home_api: HomeApi | None = None
         self.gateway: Gateway | None = None
+        self.page: Page | None = None
+        """The page for this machine's person; None while it is not served."""
 
     async def start(self) -> None:
         """Open the home store, find the engines and look how they are.
@@ -133,6 +138,7 @@ class Bridge:
             log.warning("no model engine was found; start Ollama, or give its URL with --engine")
         if self.home is not None:
             self.home.runs.take_up()
+        await self._open_page()
 
     async def run(self) -> None:
         """Hold the control connection; tunnels are dialled when it says so.
@@ -144,6 +150,9 @@ class Bridge:
 
     async def close(self) -> None:
         """Drain and end everything."""
+        page, self.page = self.page, None
+        if page is not None:
+            await page.close()
         if self.gateway is not None:
             self.gateway.end_events()
         await self.tunnels.close(self._settings.drain_grace)
@@ -176,6 +185,18 @@ class Bridge:
         runs.open()
         self._health.every(TIDY_INTERVAL, store.tidy, "tidying the home store")
         self._health.every(TIDY_INTERVAL, self.gateway.tidy, "replacing encryption keys")
+
+    async def _open_page(self) -> None:
+        settings, gateway = self._settings, self.gateway
+        if settings.page_port is None or gateway is None:
+            return
+        try:
+            self.page = await open_page(
+                settings, settings.page_port, gateway.inside,
+                lambda: status_of(settings.name, self.catalog.statuses), self._clock,
+            )  # fmt: skip
+        except NoPageError as error:
+            log.warning("the page of this machine is not served; all else goes on", extra={"fault": str(error)})
 
     async def _close_home(self) -> None:
         home, self.home, self.home_api = self.home, None, None
@@ -293,6 +314,9 @@ async def serve(settings: BridgeSettings, stop: asyncio.Event, *, on_ready: Call
             await bridge.start()
         except StoreError as error:
             raise PairingError(str(error)) from error
+        if bridge.page is not None and sys.stdout.isatty():  # never into a log: the link lets in who reads it first
+            sys.stdout.write(announcement(bridge.page))
+            sys.stdout.flush()
         stopped = tasks.start(stop.wait(), "stop")
         held = tasks.start(_hold(bridge), "uplink")
         await asyncio.wait((stopped, held), return_when=asyncio.FIRST_COMPLETED)

@@ -60,6 +60,12 @@ def _keys(text: str) -> tuple[str, ...]:
     return parts
 
 
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise ValueError("expected a port between 0 and 65535")
+    return int(text)
+
+
 def _positive(text: str) -> float:
     try:
         value = float(text)
@@ -112,6 +118,15 @@ class BridgeSettings:
     pairing_key: str = setting(
         "API key that pairs this machine when it starts unpaired and nobody is there to confirm it.",
         default="",
+    )
+    page_port: int | None = setting(
+        "TCP port of the loopback on which this bridge serves the page to browsers of this machine; 0 for any free "
+        "one; unset for none, but `cloudtolocalllm bridge run` then takes 8790.",
+        default=None,
+        parse=_port,
+    )
+    page_root: Path | None = setting(
+        "Folder of the built page that it serves there; unset for the one that is installed.", default=None
     )
     leash_fd: int | None = setting(
         "Descriptor whose end tells that the starting process is gone; unset for none.", default=None

@@ -85,7 +85,7 @@ class LocalHome:
 def pair_device(options: argparse.Namespace) -> int:
     """Print a link that pairs one device."""
     try:
-        home = _home(options)
+        home = home_of(options)
         link = home.offer()
     except (PairingError, StoreError) as error:
         return _fail(error)
@@ -108,7 +108,7 @@ It pairs one device, within {OFFER_LIFE // 60} minutes. Whoever opens it first i
 def list_devices(options: argparse.Namespace) -> int:
     """Print the devices, or remove, rename or approve one."""
     try:
-        home = _home(options)
+        home = home_of(options)
         if options.remove:
             removed = _one(home, options.remove)
             home.do(lambda tx: devices.remove(tx, removed.id))
@@ -130,7 +130,7 @@ def list_devices(options: argparse.Namespace) -> int:
 def new_identity(options: argparse.Namespace) -> int:
     """Give the home a new identity, by which no device knows it."""
     try:
-        home = _home(options)
+        home = home_of(options)
         held = StoreLock(home.store)
         held.acquire(wait=0.5)
     except (PairingError, StoreError) as error:
@@ -185,7 +185,7 @@ def _one(home: LocalHome, said: str) -> Device:
     return found[0]
 
 
-def _home(options: argparse.Namespace) -> LocalHome:
+def home_of(options: argparse.Namespace) -> LocalHome:
     """Return the home that is meant.
 
     Raises:

@@ -23,6 +23,7 @@ def add_bridge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     logout.add_argument("--server", metavar="URL", help="which one (the only one)")
     _add_data_dir(logout)
     logout.set_defaults(run=_action("logout"))
+    _add_page(actions.add_parser("page", help="open the page that this machine serves itself"))
     _add_pair_device(actions.add_parser("pair-device", help="print a link and QR code that pair one device"))
     _add_devices(actions.add_parser("devices", help="list the devices that may use this home, or change one"))
     _add_new_identity(
@@ -41,6 +42,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow", action="append", default=[], choices=["pull", "delete", "copy"],
                         help="serve a route that changes the engine's models")  # fmt: skip
+    page = parser.add_mutually_exclusive_group()
+    page.add_argument("--page-port", type=int, choices=range(65536), metavar="PORT",
+                      help="where browsers of this machine find its page (8790)")  # fmt: skip
+    page.add_argument("--no-page", action="store_true", help="serve no page")
     _add_data_dir(parser)
     parser.set_defaults(run=_action("run_bridge"))
 
@@ -50,6 +55,12 @@ def _add_login(parser: argparse.ArgumentParser) -> None:
     _add_pairing(parser)
     _add_data_dir(parser)
     parser.set_defaults(run=_action("login"))
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-browser", action="store_true", help="only print the link")
+    _add_home(parser)
+    parser.set_defaults(run=_action("open_page", "bridge_page"))
 
 
 def _add_pair_device(parser: argparse.ArgumentParser) -> None:

@@ -126,7 +126,7 @@ def _up(options: argparse.Namespace) -> int:
 
     from cloudtolocalllm.cli.lock import AlreadyRunningError
     from cloudtolocalllm.cli.up import UpError, UpOptions, up
-    from cloudtolocalllm.cli.web import web_root
+    from cloudtolocalllm.runtime.site import web_root
 
     try:
         return asyncio.run(

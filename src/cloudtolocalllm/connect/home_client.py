@@ -61,19 +61,27 @@ NoteSeq = Callable[[int], Awaitable[None]]
 class SealedAnswer:
     """A home's answer as it comes."""
 
-    def __init__(self, arrival: Arrival, reader: ResponseReader, expected: str) -> None:
+    def __init__(self, arrival: Arrival, reader: ResponseReader, expected: str, key: KeyConfig) -> None:
         """Read an answer of which nothing need have come.
 
         Args:
             arrival: Its outside.
             reader: Opens it.
             expected: The media type of what is sealed.
+            key: The home's, to which the request was sealed.
         """
+        self.key = key
         self._arrival = arrival
         self._reader = reader
         self._expected = expected
         self._begun = False
         self._refusal = b""
+        self.closed = False
+
+    @property
+    def heard(self) -> float:
+        """When something of it came last."""
+        return self._arrival.heard
 
     async def begun(self) -> None:
         """Wait until its outside has come. May be called again after it was cancelled.
@@ -120,6 +128,7 @@ class SealedAnswer:
 
     def close(self) -> None:
         """Let go of it; nothing that runs at home is stopped by that."""
+        self.closed = True
         self._arrival.close()
 
 
@@ -187,21 +196,16 @@ class HomeClient:
         """
         config = await self._config(fresh=fresh)
         sealer = RequestSealer(config, secrets.token_bytes(32))
-        return await self._send(sealer, request, REQUEST_TYPE, RESPONSE_TYPE, resume, fresh=fresh)
+        return await self._send(sealer, config, request, REQUEST_TYPE, RESPONSE_TYPE, resume, fresh=fresh)
 
-    async def still_there(self) -> bool:
-        """Ask through the whole way whether the home still has the key that it had.
-
-        Returns:
-            False when it has another: it was started anew, and what it had in memory is gone.
+    async def key_now(self) -> KeyConfig:
+        """Ask through the whole way for the home's key. When it is another, the home was started anew, as a rule.
 
         Raises:
             HomeError: It cannot be told.
         """
-        before = self._statement
-        found = await self._fetch(fresh=True)
-        self._statement = found
-        return before is None or before.configs[0] == found.configs[0]
+        found = self._statement = await self._fetch(fresh=True)
+        return found.configs[0]
 
     async def introduce(self, introduction: pairing.Introduction, shared: SharedSecret) -> SealedAnswer:
         """Send a pairing request (sealed format §8). The caller closes the answer.
@@ -209,14 +213,17 @@ class HomeClient:
         Raises:
             HomeError: No answer; of fault STALE_KEY also when the link was used or has expired.
         """
-        sealer = RequestSealer(await self._config(), secrets.token_bytes(32), shared)
+        config = await self._config()
+        sealer = RequestSealer(config, secrets.token_bytes(32), shared)
         fields = ((b"content-type", b"application/json"),)
         request = InnerRequest("POST", pairing.PATH.decode(), fields, introduction.encode())
-        return await _begun(await self._send(sealer, request, pairing.REQUEST_TYPE, pairing.RESPONSE_TYPE, None))
+        kinds = pairing.REQUEST_TYPE, pairing.RESPONSE_TYPE
+        return await _begun(await self._send(sealer, config, request, *kinds, None))
 
     async def _send(
         self,
         sealer: RequestSealer,
+        config: KeyConfig,
         request: InnerRequest,
         kind: str,
         expected: str,
@@ -236,7 +243,7 @@ class HomeClient:
         arrival = await self.link.open(
             "POST", self._target, outer, _pieces(sealer, plain, padded), _sealed_size(sealer, padded), fresh=fresh
         )
-        return SealedAnswer(arrival, ResponseReader(sealer.response()), expected)
+        return SealedAnswer(arrival, ResponseReader(sealer.response()), expected, config)
 
     # --- the home's key ---
 

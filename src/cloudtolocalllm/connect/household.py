@@ -13,6 +13,7 @@ from cloudtolocalllm.connect.homes import Home
 from cloudtolocalllm.connect.paths import LISTS, inner_target
 from cloudtolocalllm.connect.routing import Asked, HomeView, Stickiness, canonical, choose
 from cloudtolocalllm.contracts.problems import Problem
+from cloudtolocalllm.runtime.backoff import Backoff
 from cloudtolocalllm.runtime.clock import Clock
 from cloudtolocalllm.runtime.http1 import Headers
 from cloudtolocalllm.runtime.tasks import TaskSet
@@ -30,6 +31,13 @@ KEPT: Final = 86_400.0
 _MODELS: Final = ("/api/tags", "/v1/models")
 _LOADED: Final = "/api/ps"
 _LOOK: Final = "look"
+LOOK_AGAIN: Final = 1.0
+"""Seconds at most between two looks at a home that is away, while answers of it are silent, so that it is noticed at
+once when it is back; after"""
+LOOK_EAGER: Final = 60.0
+"""seconds there are"""
+LOOK_CALM: Final = 5.0
+"""more between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,8 @@ class HomeState:
     listings: dict[str, Listing] = field(default_factory=dict)
     """The last good ones, by local path."""
     pending: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
+    silent: dict[SealedAnswer, float] = field(default_factory=dict)
+    """Answers that wait for a look at the home, and when they were heard last."""
 
     def answered(self) -> None:
         """Note that it answers."""
@@ -144,17 +154,25 @@ class Household:
 
     def look(self, state: HomeState, answer: SealedAnswer) -> None:
         """Ask whether a home still is what it was, while one of its answers is silent; if not, that is broken off."""
+        state.silent[answer] = answer.heard
         task = state.pending.get(_LOOK)
         if task is None or task.done():
-            state.pending[_LOOK] = self._tasks.start(self._look(state, answer), "look at a home")
+            state.pending[_LOOK] = self._tasks.start(self._look(state), "look at a home")
 
-    async def _look(self, state: HomeState, answer: SealedAnswer) -> None:
-        try:
-            same = await state.client.still_there()
-        except HomeError:
-            return  # the way is disturbed; that alone does not say that the answer is lost
-        if not same:
-            answer.break_off("the home was started anew")
+    async def _look(self, state: HomeState) -> None:
+        pauses, until = Backoff(first=0.2, maximum=LOOK_AGAIN), self._clock.monotonic() + LOOK_EAGER
+        while any(_is_silent(answer, heard) for answer, heard in state.silent.items()):
+            try:
+                key = await state.client.key_now()
+            except HomeError:  # the way is disturbed; that alone does not say that the answer is lost
+                pause = pauses.next()
+                await asyncio.sleep(pause if self._clock.monotonic() < until else pause + LOOK_CALM)
+                continue
+            for answer, heard in state.silent.items():
+                if answer.key != key and _is_silent(answer, heard):
+                    answer.break_off("the home was started anew")
+            break
+        state.silent.clear()
 
     # --- lists ---
 
@@ -221,3 +239,7 @@ class Household:
         finally:
             answer.close()
         return Listing(head.status, fields.from_home(head.fields), content, self._clock.monotonic())
+
+
+def _is_silent(answer: SealedAnswer, heard: float) -> bool:
+    return not answer.closed and answer.heard == heard

@@ -4,20 +4,23 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import replace
+from typing import Final
 
 from cloudtolocalllm.connect import fields
+from cloudtolocalllm.connect.again import Again, Repeats
 from cloudtolocalllm.connect.errors import Fault, HomeError
 from cloudtolocalllm.connect.home_client import MAX_SMALL, InnerRequest, SealedAnswer
 from cloudtolocalllm.connect.household import HomeState, Household
+from cloudtolocalllm.connect.local_answer import LocalAnswer, LocalRequest, refuse
 from cloudtolocalllm.connect.recovery import Next, Recovery
 from cloudtolocalllm.connect.refusals import MAX_PROBLEM, is_problem, read_problem
+from cloudtolocalllm.connect.repeatable import may_be_repeated
+from cloudtolocalllm.connect.retelling import DivergedError
 from cloudtolocalllm.connect.routing import NOTHING_ASKED, read_request
 from cloudtolocalllm.connect.stops import Stops
-from cloudtolocalllm.contracts.problems import CONTENT_TYPE, Problem, problem_content
+from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.clock import Clock
-from cloudtolocalllm.runtime.http1 import Headers
 from cloudtolocalllm.sealed.bhttp import Content, End, Event, InformationalHead, ResponseHead
 from cloudtolocalllm.sealed.errors import MalformedError
 from cloudtolocalllm.sealed.fields import Fields
@@ -31,7 +34,7 @@ QUIET: Final = 120.0
 """The same afterwards."""
 QUIET_SMALL: Final = 20.0
 """Seconds that a small answer may take, which may be asked for anywhere else."""
-LOOK_FIRST: Final = 8.0
+LOOK_FIRST: Final = 1.0
 """Seconds without a word after which it is asked whether the home is still the same; then twice as many, up to"""
 LOOK_LAST: Final = 30.0
 THREAD_ABOVE: Final = 1024 * 1024
@@ -43,43 +46,20 @@ _NOTHING_RAN: Final = frozenset(
 """Refusals of a home before its engine did anything: another home may be asked."""
 _PASSING: Final = frozenset({"overloaded", "bridge-offline", "timed-out", "rate-limited", "internal"})
 """Refusals of a home that may be gone at the next attempt to attach."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalRequest:
-    """What a local client asked, whole."""
-
-    method: str
-    target: str
-    """As the home knows it."""
-    headers: Headers
-    content: bytes = b""
-
-
-class LocalAnswer(Protocol):
-    """Where the answer goes."""
-
-    def inform(self, status: int, headers: Headers) -> None:
-        """Send an informational head."""
-
-    def start(self, status: int, headers: Headers) -> None:
-        """Send the head."""
-
-    async def write(self, data: bytes) -> None:
-        """Send content, and wait until more can be taken."""
-
-    def end(self, trailers: Headers) -> None:
-        """It is complete."""
-
-    def whole(self, status: int, headers: Headers, content: bytes) -> None:
-        """Send all of it."""
-
-    def abort(self) -> None:
-        """Break it off, so that the client sees that it is cut short."""
+_NOT_YET: Final = frozenset({"engine-unreachable", "model-not-found"})
+"""The same of one that was started anew: an engine may come later than the bridge."""
 
 
 class _QuietError(Exception):
     """Nothing came for long; it is attached to anew, to be sure that somebody still speaks."""
+
+
+class _UnknownError(Exception):
+    """The home does not know the answer any more, and it may be asked anew."""
+
+    def __init__(self, again: Again) -> None:
+        super().__init__()
+        self.again = again
 
 
 class Journey:
@@ -87,7 +67,7 @@ class Journey:
 
     def __init__(
         self, request: LocalRequest, answer: LocalAnswer, household: Household, stops: Stops, recovery: Recovery,
-        clock: Clock,
+        repeats: Repeats, clock: Clock,
     ) -> None:  # fmt: skip
         """Prepare; `run` does it.
 
@@ -97,6 +77,7 @@ class Journey:
             household: Knows the homes.
             stops: Tells homes to stop.
             recovery: Decides after failures.
+            repeats: Finds out whether it may be asked anew.
             clock: For it.
         """
         self._request = request
@@ -104,6 +85,7 @@ class Journey:
         self._household = household
         self._stops = stops
         self._recovery = recovery
+        self._repeats = repeats
         self._clock = clock
         self._small = request.method in ("GET", "HEAD")
         """Whether asking twice does no harm; the answer is then passed on only when it is whole."""
@@ -111,10 +93,13 @@ class Journey:
         self._asked = NOTHING_ASKED
         self._queue: deque[HomeState] = deque()
         self._exchange = b""
+        self._begun = False
+        """Whether the home is known to know the exchange."""
+        self._again: Again | None = None
         self._status = 0
         """Of the head that the client got; 0 before."""
         self._offset = 0
-        """Bytes of content that the client got."""
+        """Bytes of the exchange's content that came."""
         self._kept = bytearray()
         """Content that is passed on whole: a small answer, or a problem document."""
         self._head: ResponseHead | None = None
@@ -131,6 +116,9 @@ class Journey:
                 self._out.abort()
             else:
                 refuse(self._out, error)
+        finally:
+            if self._again is not None:
+                self._again.forget()
 
     async def _run(self) -> None:
         order = await self._order()
@@ -150,6 +138,11 @@ class Journey:
                 self._recovery.progressed(self._clock.monotonic())
                 fresh = True
                 continue
+            except _UnknownError as unknown:
+                if await self._asked_anew(state, unknown.again):
+                    fresh = True
+                    continue
+                return
             except HomeError as error:
                 if self._head is None:  # else it was the home that said so
                     state.failed(error)
@@ -165,8 +158,7 @@ class Journey:
                     errors.pop()
                     state.client.forget_key()
                 case Next.GIVE_UP:
-                    if self._recovery.taken and not self._small:
-                        self._stops.stop(state, self._exchange, begun=bool(self._status))
+                    self._stop(state)
                     raise self._worth(errors)
                 case Next.AGAIN:
                     if errors[-1].fault is Fault.STALE_KEY:
@@ -178,17 +170,50 @@ class Journey:
                     errors.clear()
 
     async def _order(self) -> list[HomeState]:
-        content = self._request.content
-        if content and len(self._household.states()) > 1:
-            if len(content) > THREAD_ABOVE:
-                self._asked = await asyncio.to_thread(read_request, content)
-            else:
-                self._asked = read_request(content)
+        several = len(self._household.states()) > 1
+        if len(self._request.content) > THREAD_ABOVE:
+            await asyncio.to_thread(self._study, several=several)
+        else:
+            self._study(several=several)
         return await self._household.order(self._asked)
 
+    def _study(self, *, several: bool) -> None:
+        request = self._request
+        if several and request.content:
+            self._asked = read_request(request.content)
+        if may_be_repeated(request.method, request.target):
+            self._again, content = self._repeats.find(request.target, request.content)
+            self._request = replace(request, content=content)
+
     def _next_home(self) -> HomeState:
-        self._exchange = secrets.token_bytes(EXCHANGE_BYTES)
+        self._new_exchange()
         return self._queue.popleft()
+
+    def _new_exchange(self) -> None:
+        self._exchange = secrets.token_bytes(EXCHANGE_BYTES)
+        self._begun = False
+        self._offset = 0
+
+    async def _asked_anew(self, state: HomeState, again: Again) -> bool:
+        """Prepare to ask once more for an answer that is lost at home; False when the client has all of it.
+
+        Raises:
+            HomeError: What the client has cannot be followed.
+        """
+        said = await asyncio.to_thread(again.said) if again.size > THREAD_ABOVE else again.said()
+        if said is None:
+            raise _gone("The home has lost the answer, and it cannot be gone on with.")
+        if said.complete:
+            await self._write(said.tail)
+            self._out.end(())
+            return False
+        self._stop(state)  # it may run on: what is too large for the journal is not known either
+        self._new_exchange()
+        again.anew(said)
+        log.warning(
+            "an answer was lost at home; it is asked for anew", extra={"home": state.home.id, "times": again.times}
+        )
+        return True
 
     def _worth(self, errors: list[HomeError]) -> HomeError:
         """Return the error that decides, and that the client is told: the best home's that may still be mended."""
@@ -205,7 +230,7 @@ class Journey:
 
     def _stop(self, state: HomeState) -> None:
         if self._recovery.taken and not self._small:
-            self._stops.stop(state, self._exchange, begun=bool(self._status))
+            self._stops.stop(state, self._exchange, begun=self._begun)
 
     # --- one attempt ---
 
@@ -223,7 +248,7 @@ class Journey:
             state.answered()
         except asyncio.CancelledError:
             if not self._small:
-                self._stops.stop(state, self._exchange, begun=bool(self._status))
+                self._stops.stop(state, self._exchange, begun=self._begun)
             raise
         finally:
             state.running -= 1
@@ -283,6 +308,7 @@ class Journey:
             if self._head is not None:
                 self._whole(self._head)
             else:
+                await self._write(self._rest())
                 self._out.end(fields.from_home(event.trailers))
             self._household.stickiness.note(self._asked.conversation, state.home.id, self._clock.monotonic())
             if self._taken_up:
@@ -294,14 +320,18 @@ class Journey:
         if self._small or (head.status >= 400 and is_problem(head.fields)):
             self._head = head
             return
+        again, now = self._again, self._clock.monotonic()
+        self._begun = True
         if not self._status:
-            self._recovery.progressed(self._clock.monotonic())
+            self._recovery.progressed(now)
             self._status = head.status
+            if again is not None:
+                again.headed(head.status, head.fields, now)
             self._out.start(head.status, fields.from_home(head.fields))
         elif head.status != self._status or _offset(head.fields) != self._offset:
-            raise HomeError(
-                Fault.REFUSED, Problem.ENGINE_ERROR, "The home did not go on with the answer where it broke off."
-            )
+            raise _gone("The home did not go on with the answer where it broke off.")
+        elif again is not None and again.times and not again.fits(head.status, head.fields):
+            raise _gone("The home gave another answer than before.")
 
     async def _content(self, data: bytes) -> None:
         if self._head is not None:
@@ -311,7 +341,22 @@ class Journey:
             return
         self._recovery.progressed(self._clock.monotonic())
         self._offset += len(data)
-        await self._out.write(data)
+        if self._again is not None:
+            try:
+                data = self._again.take(data)
+            except DivergedError:
+                raise _gone("The home gave another answer than before.") from None
+        await self._write(data)
+
+    async def _write(self, data: bytes) -> None:
+        if data:
+            await self._out.write(data)
+
+    def _rest(self) -> bytes:
+        try:
+            return b"" if self._again is None else self._again.end()
+        except DivergedError:
+            raise _gone("The home gave another answer than before.") from None
 
     def _whole(self, head: ResponseHead) -> None:
         """Pass on what was kept, or see what a refusal means."""
@@ -320,19 +365,25 @@ class Journey:
             said = read_problem(content)
             detail = said.detail or "The home refuses."
             if self._status:
-                gone = said.slug == EXCHANGE_UNKNOWN or said.slug not in _PASSING
-                raise HomeError(Fault.REFUSED if gone else Fault.LOST, Problem.ENGINE_ERROR, detail)
+                raise self._refused_later(said.slug, detail)
             if self._queue and not self._recovery.taken and said.slug in _NOTHING_RAN:
                 raise HomeError(Fault.NOT_TAKEN, Problem.ENGINE_UNREACHABLE, detail)
         self._out.whole(head.status, fields.from_home(head.fields), content)
 
+    def _refused_later(self, slug: str, detail: str) -> Exception:
+        """Return what a refusal means whose answer had begun."""
+        again = self._again
+        if slug == EXCHANGE_UNKNOWN and again is not None and again.possible(self._clock.monotonic()):
+            return _UnknownError(again)
+        if again is not None and again.times and not self._offset and slug in _NOT_YET:
+            self._new_exchange()  # this one's answer is that refusal
+        elif slug not in _PASSING:
+            return _gone(detail)
+        return HomeError(Fault.LOST, Problem.ENGINE_ERROR, detail)
 
-def refuse(answer: LocalAnswer, error: HomeError) -> None:
-    """Tell a local client why there is no answer."""
-    headers: list[tuple[bytes, bytes]] = [(b"content-type", CONTENT_TYPE.encode()), (b"cache-control", b"no-store")]
-    if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % error.retry_after))
-    answer.whole(error.problem.value.status, tuple(headers), problem_content(error.problem, error.detail))
+
+def _gone(detail: str) -> HomeError:
+    return HomeError(Fault.REFUSED, Problem.ENGINE_ERROR, detail)
 
 
 def _offset(found: Fields) -> int:

@@ -6,9 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
+from cloudtolocalllm.connect.again import Repeats
 from cloudtolocalllm.connect.errors import Fault, HomeError
 from cloudtolocalllm.connect.household import Household
-from cloudtolocalllm.connect.journey import Journey, LocalRequest, refuse
+from cloudtolocalllm.connect.journey import Journey
+from cloudtolocalllm.connect.local_answer import LocalRequest, refuse
 from cloudtolocalllm.connect.paths import LISTS, STATUS_PATH, Door, inner_target
 from cloudtolocalllm.connect.recovery import Recovery
 from cloudtolocalllm.connect.stops import Stops
@@ -36,7 +38,7 @@ class LocalApp:
 
     def __init__(
         self, household: Household, stops: Stops, tasks: TaskSet, clock: Clock, door: Door, status: Status,
-        *, patience: float, deadline: float,
+        *, patience: float, deadline: float, repeats: Repeats,
     ) -> None:  # fmt: skip
         """Make the application.
 
@@ -49,6 +51,7 @@ class LocalApp:
             status: How everything stands.
             patience: Seconds; see Recovery.
             deadline: Seconds; see Recovery.
+            repeats: Finds the requests that may be asked anew.
         """
         self.household = household
         self.stops = stops
@@ -60,6 +63,7 @@ class LocalApp:
         self._status = status
         self._patience = patience
         self._deadline = deadline
+        self._repeats = repeats
 
     def __call__(self, request: Request, responder: Responder) -> RequestHandler:
         """Take a request."""
@@ -98,7 +102,7 @@ class LocalApp:
                 answer.whole(found.status, found.headers, found.content)
             return
         recovery = Recovery(self._patience, self._deadline, self.clock.monotonic())
-        await Journey(request, answer, self.household, self.stops, recovery, self.clock).run()
+        await Journey(request, answer, self.household, self.stops, recovery, self._repeats, self.clock).run()
 
 
 class LocalExchange:
@@ -185,7 +189,6 @@ class LocalExchange:
 
     def start(self, status: int, headers: Headers) -> None:
         """Send the head."""
-        self._release()  # the content is not sent again
         self._responder.start(status, (*headers, *self._cors), NO_BODY if status in (204, 304) else CHUNKED)
 
     async def write(self, data: bytes) -> None:

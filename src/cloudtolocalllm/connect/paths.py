@@ -1,22 +1,17 @@
 """Which local requests are served, and what they are called inside the envelope: pure."""
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.http1 import Headers
+from cloudtolocalllm.runtime.loopback import NAMES, OWN_SITES, field, host_name
 
 STATUS_PATH: Final = "/c2l/status"
 """Answered here, for `connect status`."""
 LISTS: Final = {"/api/tags": "models", "/api/ps": "models", "/v1/models": "data"}
 """Local paths of lists, and the member that holds each; with several homes they are joined."""
-
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_PORT: Final = re.compile(r":[0-9]{1,5}\Z")
-_OURS: Final = frozenset({"same-origin", "none"})
-"""Values of Sec-Fetch-Site for a page of this very endpoint, and for what a person typed or opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +58,15 @@ class Door:
         A browser sends Host as the page's address has it, so that a name which was made to point here shows (DNS
         rebinding); it sends Origin with what a page could do harm with, and Sec-Fetch-Site with everything.
         """
-        host = _field(headers, b"host")
-        if host is not None and _name(host) not in _LOOPBACK | self.hosts:
+        host = field(headers, b"host")
+        if host is not None and host_name(host) not in NAMES | self.hosts:
             return Refusal(Problem.FORBIDDEN, "Expected Host to be localhost; allow other names with --host.")
-        origin = _field(headers, b"origin")
+        origin = field(headers, b"origin")
         if origin is not None:
             allowed = self.allows_origin(origin) or (host is not None and origin == f"http://{host}")
             return None if allowed else _FOREIGN_PAGE
-        site = _field(headers, b"sec-fetch-site")
-        return None if site is None or site in _OURS or "*" in self.origins else _FOREIGN_PAGE
+        site = field(headers, b"sec-fetch-site")
+        return None if site is None or site in OWN_SITES or "*" in self.origins else _FOREIGN_PAGE
 
     def allows_origin(self, origin: str) -> bool:
         """Tell whether a page from elsewhere may ask, by setting."""
@@ -79,13 +74,13 @@ class Door:
 
     def cors_fields(self, headers: Headers, *, preflight: bool = False) -> Headers:
         """Return the fields that let an allowed page read the answer; none for anybody else."""
-        origin = _field(headers, b"origin")
+        origin = field(headers, b"origin")
         if origin is None or not self.allows_origin(origin):
             return ()
         fields: Headers = ((b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"Origin"))
         if not preflight:
             return fields
-        asked = _field(headers, b"access-control-request-headers") or "content-type"
+        asked = field(headers, b"access-control-request-headers") or "content-type"
         return (
             *fields,
             (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
@@ -97,11 +92,3 @@ class Door:
 _FOREIGN_PAGE: Final = Refusal(
     Problem.FORBIDDEN, "Pages of a browser may not ask here; allow one by its origin with --origin."
 )
-
-
-def _name(host: str) -> str:
-    return _PORT.sub("", host).lower()
-
-
-def _field(headers: Headers, name: bytes) -> str | None:
-    return next((value.decode("latin-1") for key, value in headers if key == name), None)

@@ -24,8 +24,6 @@ class Said:
     type: str
     detail: str
     """Made harmless to print; "" when there is none."""
-    exchange: bool
-    """Whether a proxy had taken the request: its refusals name the exchange."""
 
     @property
     def slug(self) -> str:
@@ -47,12 +45,12 @@ def read_problem(content: bytes) -> Said:
     found: Mapping[str, Any] = value if isinstance(value, dict) else {}
     kind, detail = found.get("type"), found.get("detail")
     text = "".join(c for c in detail if c.isprintable())[:_MAX_SENTENCE] if isinstance(detail, str) else ""
-    return Said(kind if isinstance(kind, str) else "", text, "exchange" in found)
+    return Said(kind if isinstance(kind, str) else "", text)
 
 
 def refused_in_the_clear(status: int, headers: Headers, content: bytes) -> HomeError:
     """Return what an answer means that is not the sealed one."""
-    said = read_problem(content) if is_problem(headers) else Said("", "", exchange=False)
+    said = read_problem(content) if is_problem(headers) else Said("", "")
     if status == 400 and said.type == OHTTP_KEY:
         return HomeError(
             Fault.STALE_KEY, Problem.BRIDGE_OFFLINE, "The home does not know its own key; look at the bridge there."
@@ -80,11 +78,9 @@ def refused_in_the_clear(status: int, headers: Headers, content: bytes) -> HomeE
             Fault.NOT_TAKEN, Problem.RATE_LIMITED, said.detail or "Too many requests in too short a time.",
             retry_after=_retry_after(headers),
         )  # fmt: skip
-    if status == 503 and said.slug and not said.exchange:
+    if status == 503 and said.slug and said.slug != Problem.CONNECTION_LOST.value.slug:
         problem = next((each for each in Problem if each.value.slug == said.slug), Problem.OVERLOADED)
         return HomeError(Fault.NOT_TAKEN, problem, said.detail or "The home is not reachable now.")
-    if said.slug == Problem.BRIDGE_OFFLINE.value.slug:
-        return HomeError(Fault.LOST, Problem.BRIDGE_OFFLINE, said.detail or "The home is not connected.")
     if status < 500 and not said.slug:  # a sign-in page of a network, another server in its place
         return HomeError(
             Fault.NOT_TAKEN, Problem.BRIDGE_OFFLINE,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from cloudtolocalllm import __version__
 from cloudtolocalllm.connect.address import ServerAddress
+from cloudtolocalllm.connect.again import Repeats
 from cloudtolocalllm.connect.errors import StorageError
 from cloudtolocalllm.connect.home_client import HomeClient
 from cloudtolocalllm.connect.homes import Home, Homes, key_name
@@ -19,6 +21,7 @@ from cloudtolocalllm.connect.local import LocalApp
 from cloudtolocalllm.connect.outer import ServerLink
 from cloudtolocalllm.connect.pairing import import_key
 from cloudtolocalllm.connect.paths import Door
+from cloudtolocalllm.connect.repeatable import MAX_SEED
 from cloudtolocalllm.connect.settings import ConnectSettings
 from cloudtolocalllm.connect.stops import Stops
 from cloudtolocalllm.connect.vault import Vault, open_vault
@@ -92,6 +95,7 @@ class Connect:
         self._app = LocalApp(
             self.household, self.stops, self._tasks, self._clock, door, self.status,
             patience=settings.patience, deadline=settings.deadline,
+            repeats=Repeats(settings.deadline, _draw_seed if settings.seed else None),
         )  # fmt: skip
         self._server = HttpServer(self._app)
         self.port = 0
@@ -214,6 +218,10 @@ class Connect:
             watch = Watch(self._lists, self._clock)
             link = self._links[server] = ServerLink(ServerAddress.parse(server), key, watch, self._clock)
         return link
+
+
+def _draw_seed() -> int:
+    return secrets.randbelow(MAX_SEED)
 
 
 def given_key(settings: ConnectSettings) -> str:

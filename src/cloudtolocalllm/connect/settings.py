@@ -63,6 +63,11 @@ class ConnectSettings:
     deadline: float = setting(
         "Seconds for which an answer that broke off is taken up again.", default=600.0, parse=_seconds
     )
+    seed: bool = setting(
+        "Whether a request to generate that has no seed is given one, so that its answer can be gone on with when "
+        "the bridge at home was started anew.",
+        default=True,
+    )
     json_ready: bool = setting("Whether one line of JSON on stdout tells when it is ready.", default=False)
     leash_fd: int | None = setting(
         "Descriptor whose end tells that the starting process is gone; unset for none.", default=None

@@ -46,6 +46,7 @@ class Problem(Enum):
     TOO_LARGE = ProblemType("too-large", 413, "The request is too large")
     NO_BRIDGE_PAIRED = ProblemType("no-bridge-paired", 503, "No machine is paired with this account")
     BRIDGE_OFFLINE = ProblemType("bridge-offline", 503, "The machine at home is not connected")
+    CONNECTION_LOST = ProblemType("connection-lost", 503, "The connection was lost on the way")
     ENGINE_UNREACHABLE = ProblemType("engine-unreachable", 502, "The model engine at home does not answer")
     ENGINE_ERROR = ProblemType("engine-error", 502, "The model engine broke off")
     CONFLICT = ProblemType("conflict", 409, "It does not fit what is there")

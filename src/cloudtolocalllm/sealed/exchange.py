@@ -16,6 +16,7 @@ from cloudtolocalllm.sealed.padding import (
     CODING,
     DEFAULT_POLICY,
     RECORD,
+    STREAM_TYPES,
     PaddingPolicy,
     PaddingRemover,
     SizeClass,
@@ -68,8 +69,9 @@ class RequestReader:
 class ResponseWriter:
     """Writes, pads and seals a response, and says when to send.
 
-    The head is sent at once, and so is the first content. From then on content is sent at whole intervals after the
-    first only, whenever it came, or when a chunk is full; the end is sent at once.
+    The head is sent at once, and so is the first content. From then on content is sent at whole intervals of the
+    clock only, whenever it came, or when a chunk is full; the end is sent at once. All answers that one clock times
+    are sent on at the same moments: who sends them wakes once for all of them.
     """
 
     def __init__(self, sealer: ResponseSealer, policy: PaddingPolicy = DEFAULT_POLICY) -> None:
@@ -86,8 +88,8 @@ class ResponseWriter:
         """What goes before the content: heads that were not sent yet."""
         self._out = sealer.header
         self._pending = bytearray()
-        self._first: float | None = None
-        """When the first content was sent, in seconds."""
+        self._begun = False
+        """Whether the first content was sent."""
         self._deadline: float | None = None
         self._headed = False
         self._ended = False
@@ -117,6 +119,8 @@ class ResponseWriter:
         if self._headed:
             raise MisuseError("expected one final head")
         self._headed = True
+        if _is_stream(head.fields):
+            self._class.is_stream()
         self._lead += bhttp.status_and_fields(ResponseHead(head.status, _coded(head.fields)))
         return self._send_lead()
 
@@ -137,8 +141,8 @@ class ResponseWriter:
             self._send(_ROOM)
         if not self._pending:
             self._deadline = None
-        elif self._first is None:
-            self._first = now
+        elif not self._begun:
+            self._begun = True
             self._send(len(self._pending))
         elif self._deadline is None:
             self._deadline = self._next(now)
@@ -175,11 +179,9 @@ class ResponseWriter:
         return self._taken()
 
     def _next(self, now: float) -> float:
-        """Return the next whole interval after the first content."""
+        """Return the next whole interval."""
         interval = self._policy.interval
-        if not interval or self._first is None:
-            return now
-        return self._first + (int((now - self._first) / interval) + 1) * interval
+        return (int(now / interval) + 1) * interval if interval else now
 
     def _send_lead(self) -> bytes:
         """Send the heads, in padded chunks of no content."""
@@ -281,6 +283,11 @@ def _coded(fields: Fields) -> Fields:
     before = [value for name, value in fields if name == _ENCODING]
     rest = tuple(field for field in fields if field[0] not in (_ENCODING, b"content-length"))
     return (*rest, (_ENCODING, b", ".join((*before, CODING))))
+
+
+def _is_stream(fields: Fields) -> bool:
+    types = (value.partition(b";")[0].strip().lower() for name, value in fields if name == b"content-type")
+    return any(each in STREAM_TYPES for each in types)
 
 
 def _uncoded(fields: Fields) -> Fields | None:

@@ -3,9 +3,10 @@
 A stream of tokens that is sealed token by token shows the length of each, and topics can be told from lengths (Weiss
 et al. 2024, McDonald and Bar Or 2025). So deltas are joined for 100 ms, and a chunk is padded to a size class:
 
-- a multiple of 128 bytes, at least 512;
-- not less than any chunk before it in the same response, up to 4096 bytes, so that a stream stays in one class
-  whatever its tokens' lengths; when it must grow, it grows by a quarter more than needed, so that it grows seldom.
+- in a stream of events 4096 bytes, whatever the tokens' lengths and the API; only where more comes within 100 ms
+  8192 or 16384;
+- elsewhere a multiple of 128 bytes, at least 512, and not less than any chunk before it in the same response, up to
+  4096 bytes; when it must grow, it grows by a quarter more than needed, so that it grows seldom.
 
 The padding is a content coding, c2l-pad, so that the messages are Binary HTTP and chunked OHTTP as others know them:
 
@@ -23,6 +24,8 @@ from cloudtolocalllm.sealed.errors import MalformedError, MisuseError, Truncated
 from cloudtolocalllm.sealed.limits import MAX_CHUNK
 
 CODING: Final = b"c2l-pad"
+STREAM_TYPES: Final = frozenset({b"text/event-stream", b"application/x-ndjson"})
+"""Media types of streams of events, in which a token's length could show."""
 RECORD: Final = Struct(">HH")
 
 
@@ -42,6 +45,8 @@ class PaddingPolicy:
     """By how much more than needed the size grows."""
     request_floor: int = 1024
     """Bytes that a request has at least."""
+    stream_size: int = 4096
+    """Bytes of a chunk in a stream of events, where that is more than the floor; doubled for what needs more."""
 
     def __post_init__(self) -> None:
         """Refuse a policy that cannot be kept.
@@ -51,8 +56,8 @@ class PaddingPolicy:
         """
         if self.multiple < 1 or MAX_CHUNK % self.multiple:
             raise MisuseError(f"expected a divisor of {MAX_CHUNK} as the multiple, got {self.multiple}")
-        if not 0 <= self.floor <= MAX_CHUNK or not 0 <= self.ceiling <= MAX_CHUNK:
-            raise MisuseError(f"expected a floor and a ceiling of 0 to {MAX_CHUNK} bytes")
+        if not all(0 <= size <= MAX_CHUNK for size in (self.floor, self.ceiling, self.stream_size)):
+            raise MisuseError(f"expected a floor, a ceiling and a stream's size of 0 to {MAX_CHUNK} bytes")
         if self.ceiling % self.multiple:
             raise MisuseError(f"expected a ceiling that is a multiple of {self.multiple}, got {self.ceiling}")
         if self.interval < 0 or self.headroom < 1 or self.request_floor < 0:
@@ -60,7 +65,7 @@ class PaddingPolicy:
 
 
 DEFAULT_POLICY: Final = PaddingPolicy()
-NO_PADDING: Final = PaddingPolicy(0.0, 1, 0, 0, 1.0, 0)
+NO_PADDING: Final = PaddingPolicy(0.0, 1, 0, 0, 1.0, 0, 0)
 """For comparison and tests: shows the length and time of every delta."""
 
 
@@ -71,15 +76,30 @@ class SizeClass:
         """Start at the policy's floor."""
         self._policy = policy
         self._size = self._rounded(policy.floor)
+        self._is_stream = False
+
+    def is_stream(self) -> None:
+        """From now on it is a stream of events: one size, which grows only where its double is needed."""
+        if self._policy.stream_size:
+            self._is_stream = True
+            self._size = max(self._size, self._rounded(self._policy.stream_size))
 
     def size(self, needed: int) -> int:
         """Return the size for a chunk that needs so many bytes, at most MAX_CHUNK of them."""
+        if self._is_stream:
+            return self._doubled(needed)
         ceiling = self._policy.ceiling
         if needed > max(self._size, ceiling):
             return self._rounded(needed)
         if needed > self._size:
             self._size = max(self._rounded(needed), min(self._rounded(int(needed * self._policy.headroom)), ceiling))
         return self._size
+
+    def _doubled(self, needed: int) -> int:
+        size = self._size
+        while size < needed:
+            size *= 2
+        return min(size, MAX_CHUNK)
 
     def _rounded(self, size: int) -> int:
         multiple = self._policy.multiple

@@ -61,6 +61,8 @@ def test_the_names_labels_and_numbers_are_those_in_use() -> None:
         f"{policy.interval * 1000:.0f} ms",
         f"multiple of {policy.multiple} bytes, at least {policy.floor}",
         f"{policy.ceiling:,}",
+        f"every chunk has {policy.stream_size:,} bytes",
+        *(f"`{each.decode()}`" for each in padding.STREAM_TYPES),
         f"{policy.headroom} times",
         f"{policy.request_floor:,} bytes",
         f"{limits.DEFAULT_LIMITS.fields} lines",

@@ -1,7 +1,6 @@
 """What the relay sees of sizes and times, and that the content comes out unchanged."""
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -84,22 +83,16 @@ def test_content_comes_out_as_it_went_in(
 @given(st.lists(st.integers(1, 24), min_size=40, max_size=80))
 @settings(max_examples=10)
 def test_tokens_of_every_length_are_in_one_size_class(per_second: int, lengths: list[int]) -> None:
-    """Once a stream has run for a second, its chunks are all of one size, whatever its tokens' lengths."""
+    """All chunks of a stream are of one size, whatever its tokens' lengths."""
     writer, _ = sides()
     out = [writer.start(OK)]
-    late = []
     for index, length in enumerate(lengths):
         now = index / per_second
         if writer.deadline is not None and writer.deadline <= now:
             out.append(writer.poll(writer.deadline))
         out.append(writer.write(token(length), now))
-        late.append(index >= per_second)
     out.append(writer.finish())
-    found = sizes(b"".join(out))
-    steps = sorted(set(found))
-    assert found == sorted(found)  # it never shrinks
-    assert len(steps) <= 4
-    assert all(larger >= smaller * 1.2 or larger == DEFAULT_POLICY.ceiling for smaller, larger in pairwise(steps))
+    assert set(sizes(b"".join(out))) == {DEFAULT_POLICY.stream_size}
 
 
 def test_one_size_class_whatever_the_token_lengths_are() -> None:
@@ -128,17 +121,17 @@ def test_without_padding_the_lengths_show() -> None:
     assert seen(1) != seen(12)
 
 
-def test_content_is_sent_at_whole_intervals_after_the_first() -> None:
+def test_content_is_sent_at_whole_intervals_of_the_clock() -> None:
     writer, reader = sides()
     out = writer.start(OK)
-    first = writer.write(b"a", 10.0)
+    first = writer.write(b"a", 10.02)
     assert first  # at once
     assert writer.deadline is None
-    assert writer.write(b"b", 10.01) == b""
+    assert writer.write(b"b", 10.03) == b""
     assert writer.deadline == pytest.approx(10.1)
     assert writer.write(b"c", 10.07) == b""
     assert writer.poll(10.09) == b""
-    second = writer.poll(10.1)
+    second = writer.poll(10.1001)
     assert second
     assert writer.deadline is None
     assert writer.write(b"d", 10.55) == b""  # though nothing was sent for long
@@ -148,6 +141,18 @@ def test_content_is_sent_at_whole_intervals_after_the_first() -> None:
     assert writer.write(b"", 10.7) == b""
     events = read(reader, [out + first, second, third + writer.finish()])
     assert [event.data for event in events if isinstance(event, Content)] == [b"a", b"bc", b"de"]
+
+
+def test_all_answers_are_sent_on_at_the_same_moments() -> None:
+    """Who sends them wakes once for all: a wake-up costs far more than to seal a chunk."""
+    deadlines = set()
+    for number in range(9):
+        writer, _ = sides()
+        writer.start(OK)
+        writer.write(b"first", 7.003 + number / 100)
+        writer.write(b"second", 7.004 + number / 100)
+        deadlines.add(writer.deadline)
+    assert len(deadlines) == 1
 
 
 def test_no_interval_sends_at_once() -> None:
@@ -227,6 +232,27 @@ def test_sizes_grow_by_a_quarter_more_than_needed_and_do_not_shrink() -> None:
     assert [sized.size(needed) for needed in (5000, 16384, 10)] == [5120, 16384, 4096]
 
 
+def test_a_stream_has_one_size_and_its_doubles() -> None:
+    sized = SizeClass(DEFAULT_POLICY)
+    sized.is_stream()
+    assert [sized.size(needed) for needed in (10, 4096, 4097, 10, 8193, MAX_CHUNK)] == [
+        4096, 4096, 8192, 4096, 16384, 16384,
+    ]  # fmt: skip
+    unpadded = SizeClass(NO_PADDING)
+    unpadded.is_stream()
+    assert [unpadded.size(needed) for needed in (0, 1, 700)] == [0, 1, 700]
+
+
+@pytest.mark.parametrize("kind", [b"text/event-stream; charset=utf-8", b"Application/X-NDJSON"])
+def test_a_stream_is_known_by_its_media_type(kind: bytes) -> None:
+    writer, _ = sides()
+    head = ResponseHead(200, ((b"content-type", kind),))
+    assert set(sizes(writer.start(head) + writer.finish())) == {DEFAULT_POLICY.stream_size}
+    writer, _ = sides()
+    head = ResponseHead(200, ((b"content-type", b"application/json"),))
+    assert set(sizes(writer.start(head) + writer.finish())) == {DEFAULT_POLICY.floor}
+
+
 def test_padme_leaves_few_sizes_and_costs_at_most_an_eighth() -> None:
     assert [padme(size) for size in (0, 1, 9, 1000, 1025, 100_000)] == [0, 1, 10, 1024, 1088, 100_352]
     everything = [padme(size) for size in range(1, 20_000)]
@@ -259,6 +285,8 @@ def test_a_request_without_padding() -> None:
         {"floor": -1},
         {"floor": MAX_CHUNK + 1},
         {"ceiling": MAX_CHUNK + 1},
+        {"stream_size": -1},
+        {"stream_size": MAX_CHUNK + 1},
         {"ceiling": 4000},
         {"interval": -1.0},
         {"headroom": 0.9},

@@ -6,6 +6,7 @@ import { LoadBoundary } from "@/features/frame/LoadBoundary";
 import { Screen } from "@/features/frame/Screen";
 import { SignedOut } from "@/features/sign-in/SignedOut";
 import { SignInFailed } from "@/features/sign-in/SignInFailed";
+import { isServedByHome } from "@/net/home/served";
 import { followChats } from "@/store/conversation";
 import { followHomes, userKey } from "@/store/homes";
 import { rememberedOf } from "@/store/keys";
@@ -50,7 +51,11 @@ function Inside({ session }: { readonly session: SignedIn }) {
         <SignInFailed error={route.error} returnTo={route.returnTo} />
       );
     case "pair":
-      return (
+      return isServedByHome() ? (
+        <Nothing title="There is nothing to pair here">
+          This page comes from your machine itself, and speaks to it directly.
+        </Nothing>
+      ) : (
         <Loaded key="pair">
           <Pair user={user} code={route.code} request={route.request} home={route.home} />
         </Loaded>

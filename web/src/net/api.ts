@@ -50,8 +50,11 @@ export async function getSession(): Promise<Session> {
   return read(await call("GET", "/api/auth/session"), decodeSession);
 }
 
-export async function postSignIn(token: string): Promise<void> {
-  await call("POST", "/api/auth/sign-in", { token });
+/** Returns the half of the session that this page has to keep, from a home that serves it itself; else `null`. */
+export async function postSignIn(token: string): Promise<string | null> {
+  const response = await call("POST", "/api/auth/sign-in", { token });
+  if (response.status === 204) return null;
+  return read(response, (value) => textOr(fields(value)["page_key"], null));
 }
 
 /** Returns where the provider ends its own session; `null` if there is nothing to go to. */

@@ -59,14 +59,6 @@ function slugOf(type: string): string | null {
   return prefix === undefined ? null : type.slice(prefix.length);
 }
 
-/** Reads the error member that engines put into a streamed answer or an error body, if it is one. */
-export function engineProblem(error: unknown, status: number): Problem | null {
-  const message = messageOf(error);
-  return message === null
-    ? null
-    : { slug: "engine-error", title: "The engine reported an error", detail: message, status };
-}
-
 function messageOf(error: unknown): string | null {
   if (typeof error === "string") return error;
   if (typeof error !== "object" || error === null || !("message" in error)) return null;
@@ -74,7 +66,13 @@ function messageOf(error: unknown): string | null {
 }
 
 /** Passing troubles of the way home; all other problems would be the same a second later. */
-const PASSING_SLUGS = new Set(["bridge-offline", "overloaded", "rate-limited", "timed-out"]);
+const PASSING_SLUGS = new Set([
+  "bridge-offline",
+  "connection-lost",
+  "overloaded",
+  "rate-limited",
+  "timed-out",
+]);
 const PASSING_STATUSES = new Set([429, 500, 502, 503, 504]);
 
 export function isPassing(problem: Problem): boolean {

@@ -1,10 +1,11 @@
 /** The conversations of all homes: which there are, which one is open, and what somebody does with them. */
 import { create } from "zustand";
 import type { Attached, Conversation, Message, Run } from "@/net/home/api";
+import { mayKeep } from "@/net/home/served";
 import { browserWorld } from "@/net/home/world";
 import { randomId } from "@/net/random-id";
 import { HomeCache } from "@/store/home/cache";
-import { BrowserChatShelf, type Key } from "@/store/home/chat-shelf";
+import { BrowserChatShelf, type ChatShelf, type Key, PassingChatShelf } from "@/store/home/chat-shelf";
 import { HomeClient } from "@/store/home/client";
 import type { Edit } from "@/store/home/edits";
 import type { ChatWorld } from "@/store/home/feed";
@@ -34,7 +35,7 @@ export interface Opened {
   readonly talk: Talk | null;
 }
 
-const shelf = new BrowserChatShelf();
+const shelf: ChatShelf = mayKeep() ? new BrowserChatShelf() : new PassingChatShelf();
 /** By what names a home for this browser. */
 const clients = new Map<string, HomeClient>();
 /** Answers that this page asked for: by the id of its run, the home. */

@@ -1,5 +1,6 @@
 /** Signing out of this browser. */
 import { forgetChats } from "@/store/conversation";
+import { forgetFormer } from "@/store/former-key";
 import { forgetKeys } from "@/store/keys";
 import { forgetModels } from "@/store/models";
 import { signOut } from "@/store/session";
@@ -9,6 +10,7 @@ export async function leave(): Promise<void> {
   await signOut(() => {
     // What was said stays with whoever said it, not with the next person at this browser.
     void forgetChats();
+    forgetFormer();
     forgetModels();
     forgetKeys();
   });

@@ -4,6 +4,7 @@ import { getSession, type Provider, postSignIn, postSignOut, type Session } from
 import { isProviderAddress } from "@/net/loopback";
 import { ProblemError } from "@/net/problem";
 import { navigate, usePlace } from "@/store/location";
+import { forgetPageKey, keepPageKey, takeUpPageKey } from "@/store/page-key";
 
 /** How one may sign in here. */
 export interface Ways {
@@ -36,6 +37,7 @@ function become(state: SessionState): void {
 
 /** Signs in if the address is a sign-in link, else asks who is signed in. Call once, when the page starts. */
 export async function startSession(): Promise<void> {
+  takeUpPageKey();
   const token = takeLinkToken();
   if (token === null) {
     await checkSession();
@@ -44,7 +46,8 @@ export async function startSession(): Promise<void> {
   become({ kind: "signing-in" });
   let refused = false;
   try {
-    await postSignIn(token);
+    const key = await postSignIn(token);
+    if (key !== null) keepPageKey(key);
   } catch (error) {
     if (!(error instanceof ProblemError) || error.problem.status === 0) {
       become({ kind: "unreachable" });
@@ -102,6 +105,7 @@ export async function signOut(forget: () => void): Promise<void> {
     if (!(error instanceof ProblemError && error.problem.status === 401)) throw error;
   }
   forget();
+  forgetPageKey();
   become({ kind: "checking" });
   // The address of whoever signs in next says nothing of where this one was.
   navigate("/", "replace");

@@ -129,16 +129,23 @@ export class ModelHome {
 
   // --- the way to it ---------------------------------------------------------------------------------------------
 
-  /** @param fault - what happens to a request on its way: it or its answer is lost. */
-  transport(fault: (request: HomeRequest) => "none" | "before" | "after" = () => "none"): HomeTransport {
+  /**
+   * @param fault - what happens to a request on its way: it or its answer is lost.
+   * @param pace - how long each way takes.
+   */
+  transport(
+    fault: (request: HomeRequest) => "none" | "before" | "after" = () => "none",
+    pace: () => Promise<void> = () => Promise.resolve(),
+  ): HomeTransport {
     return {
       fetch: async (request, signal) => {
-        await Promise.resolve();
+        await pace();
         signal.throwIfAborted();
         const what = fault(request);
         if (this.away || what === "before") throw broken();
         this.asked.push(`${request.method} ${request.path.split("?")[0]}`);
         const response = this.#respond(request, signal);
+        await pace();
         if (what === "after") throw broken();
         return response;
       },

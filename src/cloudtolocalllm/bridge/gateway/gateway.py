@@ -1,7 +1,7 @@
 """Takes what is sent to `/e2e/{bridge id}`: the key statement, sealed requests, pairings."""
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -9,19 +9,16 @@ from cloudtolocalllm.bridge.acceptor import SEALED_PREFIX
 from cloudtolocalllm.bridge.caller import Caller
 from cloudtolocalllm.bridge.exchange import Desk
 from cloudtolocalllm.bridge.follower import StreamFollower, Watching
-from cloudtolocalllm.bridge.gateway import home_call
-from cloudtolocalllm.bridge.gateway.home_call import HomeCall
+from cloudtolocalllm.bridge.gateway.inside import Inside, Serve
 from cloudtolocalllm.bridge.gateway.introduction import Reception, answer_about
 from cloudtolocalllm.bridge.gateway.key_keeper import KeyKeeper
 from cloudtolocalllm.bridge.gateway.offers import PairingDesk
 from cloudtolocalllm.bridge.gateway.pairing_stream import JSON, PairingStream
 from cloudtolocalllm.bridge.gateway.refusals import refuse, say
-from cloudtolocalllm.bridge.gateway.resuming import name_of, take_up
 from cloudtolocalllm.bridge.gateway.sealed_port import SealedPort
 from cloudtolocalllm.bridge.gateway.sealed_stream import SealedStream
 from cloudtolocalllm.bridge.home_api.api import HomeApi
 from cloudtolocalllm.bridge.journal import Record
-from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.bridge.refusal import RefusalError
 from cloudtolocalllm.bridge.store import devices
 from cloudtolocalllm.bridge.store.devices import SEEN_NOTED
@@ -34,24 +31,17 @@ from cloudtolocalllm.runtime.http1 import Headers
 from cloudtolocalllm.runtime.tasks import TaskSet
 from cloudtolocalllm.sealed import bhttp, pairing
 from cloudtolocalllm.sealed.device import DATE_FIELD, authenticate
-from cloudtolocalllm.sealed.errors import MalformedError
 from cloudtolocalllm.sealed.fields import Fields
 from cloudtolocalllm.sealed.ohttp import REQUEST_TYPE, RequestOpener
 from cloudtolocalllm.sealed.replay import ReplayGuard
-from cloudtolocalllm.sealed.resume import Resume, read_resume
 from cloudtolocalllm.tunnel import RequestHead, ResetReason
 
 log = logging.getLogger(__name__)
 
 STATEMENT_TYPE = b"application/c2l-keys+jwt"
 SCHEME, AUTHORITY = b"https", b"home"
-HOME_PREFIX = home_call.PREFIX + "/"
-EXCHANGES_PREFIX = HOME_PREFIX + "exchanges/"
 MAX_TASKS = 512
 """Requests to the home API, and pairings, at once."""
-
-Serve = Callable[[RequestHead, Port, Caller, str | None], StreamHandler]
-"""Takes an opened request to an engine or the journal."""
 
 
 class Gateway:
@@ -72,12 +62,11 @@ class Gateway:
         """
         self._desk = desk
         self._store = store
-        self._home_api = home_api
-        self._serve = serve
         self.keys = keys
         self.offers = offers
         self.reception = Reception(store, offers, desk.clock)
         self.tasks = TaskSet(limit=MAX_TASKS)
+        self.inside = Inside(desk, home_api, self.tasks, serve)
         self._replays = ReplayGuard()
         self._open: dict[str, set[SealedStream]] = {}
         """Streams whose device was proved, by device."""
@@ -182,32 +171,12 @@ class Gateway:
         """
         if (head.scheme, head.authority) != (SCHEME, AUTHORITY):
             raise RefusalError(Problem.BAD_REQUEST, "Expected the scheme https and the authority home.")
-        try:
-            resume = read_resume(head.fields)
-        except MalformedError:
-            raise RefusalError(Problem.BAD_REQUEST, "Expected c2l-exchange and c2l-offset of their form.") from None
         if (head.method, head.path) == (b"POST", pairing.PATH):
             return self._tell_device(sealed.device, port)
         inner = RequestHead(
             head.method.decode(), head.path.decode(), tuple(field for field in head.fields if field[0] != DATE_FIELD)
         )
-        caller = replace(sealed.caller, device=sealed.device)
-        if inner.target.startswith(EXCHANGES_PREFIX):
-            return self._serve(inner, port, caller, None)
-        is_home = inner.target.startswith(HOME_PREFIX)
-        if is_home:
-            caller.check_home()
-        else:
-            caller.check_route(inner.target)
-        sealed.named = resume is not None
-        if resume is not None:
-            known = take_up(self._desk.journal, resume, sealed.device, inner, port, self.clock.monotonic())
-            if known is not None:
-                return known
-        if not is_home:
-            return self._serve(inner, port, caller, None if resume is None else name_of(resume))
-        sealed.removes_itself = (inner.method, inner.target) == ("DELETE", f"{HOME_PREFIX}devices/{sealed.device}")
-        return self._ask_home(sealed, inner, port, resume)
+        return self.inside.begin(sealed, inner, port, replace(sealed.caller, device=sealed.device))
 
     def introduce(self, port: SealedPort, opener: RequestOpener, head: bhttp.RequestHead, content: bytes) -> None:
         """Have a device wait for its approval that is not known and brings its key."""
@@ -251,20 +220,6 @@ class Gateway:
             self.tasks.start(work, name)
         except RuntimeError:
             raise RefusalError(Problem.OVERLOADED, "The bridge has too many requests at once.") from None
-
-    def _ask_home(
-        self, sealed: SealedStream, head: RequestHead, port: SealedPort, resume: Resume | None
-    ) -> StreamHandler:
-        desk, endless = self._desk, home_call.streams(head)
-        if resume is not None and not endless:
-            record = desk.journal.open(
-                name_of(resume), self.clock.monotonic(), sealed.caller.key, sealed.device
-            )  # fmt: skip
-            record.request = f"{head.method} {head.target}"
-        else:
-            record = Record("", device=sealed.device)
-        sealed.is_endless = endless
-        return HomeCall(self._home_api, self.tasks, desk.memory, desk.clock, sealed.device, head, port, record)
 
     # --- devices --------------------------------------------------------------------------------------------------
 

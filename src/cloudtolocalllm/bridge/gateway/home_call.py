@@ -6,6 +6,7 @@ import logging
 from contextlib import aclosing
 from urllib.parse import parse_qsl
 
+from cloudtolocalllm.bridge.caller import AT_HOME
 from cloudtolocalllm.bridge.follower import StreamFollower
 from cloudtolocalllm.bridge.home_api.api import HomeApi
 from cloudtolocalllm.bridge.home_api.home import ROUTES
@@ -45,7 +46,7 @@ class HomeCall:
             tasks: Runs the answering.
             memory: Counts what all requests hold.
             clock: The time.
-            device: Who asks.
+            device: Who asks; may be AT_HOME.
             head: Of the request.
             port: Where the answer goes.
             record: Where it is written; kept only if it is of a name and no stream of events.
@@ -57,7 +58,7 @@ class HomeCall:
         self._tasks = tasks
         self._memory = memory
         self._clock = clock
-        self._caller = Caller(device)
+        self._caller = Caller(None if device == AT_HOME else device)
         self._method = head.method
         path, _, query = head.target.removeprefix(PREFIX).partition("?")
         self._path = path

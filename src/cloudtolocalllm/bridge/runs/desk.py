@@ -407,8 +407,8 @@ def _begin(tx: Tx, new: NewRun, options: RunOptions) -> tuple[Run, bytes | None]
 def _request(tx: Tx, new: NewRun, options: RunOptions) -> bytes:
     """Return the request to the engine."""
     path = messages.path(tx, new.conversation, new.parent)
-    images = {sha256: attachments.get(tx, sha256) for sha256 in prompt.images_of(path)}
-    return prompt.request(path, new.model, options, images, preferences.get(tx).system_prompt)
+    attached = {sha256: attachments.get(tx, sha256) for sha256 in prompt.attached_to(path)}
+    return prompt.request(path, new.model, options, attached, preferences.get(tx).system_prompt)
 
 
 def _write(tx: Tx, batch: list[Unstored], unfinished: dict[str, End]) -> None:

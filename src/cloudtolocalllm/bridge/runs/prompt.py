@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from cloudtolocalllm.bridge.store.errors import ConflictError
 from cloudtolocalllm.bridge.store.messages import Message
 
 MAX_STOPS = 8
+_FENCE = re.compile("`+")
 MAX_OPTION_TEXT = 256
 
 
@@ -54,15 +56,15 @@ class RunOptions:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def images_of(path: Sequence[Message]) -> list[str]:
-    """Return the SHA-256 of every picture in a path."""
+def attached_to(path: Sequence[Message]) -> list[str]:
+    """Return the SHA-256 of every picture and text in a path; no engine reads what else may be attached."""
     return sorted(
-        {a.sha256 for message in path for a in message.attachments if a.media_type.startswith("image/")}
+        {a.sha256 for message in path for a in message.attachments if a.media_type.startswith(("image/", "text/"))}
     )  # fmt: skip
 
 
 def request(
-    path: Sequence[Message], model: str, options: RunOptions, images: Mapping[str, bytes], system: str = ""
+    path: Sequence[Message], model: str, options: RunOptions, attached: Mapping[str, bytes], system: str = ""
 ) -> bytes:
     """Return the content of a request.
 
@@ -70,10 +72,10 @@ def request(
         path: The messages up to the one to answer, the first one first.
         model: As the engine lists it.
         options: How to answer.
-        images: The pictures of the path, by SHA-256.
+        attached: The pictures and texts of the path, by SHA-256.
         system: A system message to begin with, where the path has none; "" for none.
     """
-    messages = [_message(message, images) for message in path]
+    messages = [_message(message, attached) for message in path]
     if system and not any(message.role == "system" for message in path):
         messages.insert(0, {"role": "system", "content": system})
     return json.dumps(
@@ -87,16 +89,23 @@ def request(
     ).encode()
 
 
-def _message(message: Message, images: Mapping[str, bytes]) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": message.role, "content": message.content}
-    pictures = [a for a in message.attachments if a.sha256 in images]
+def _message(message: Message, attached: Mapping[str, bytes]) -> dict[str, Any]:
+    there = [a for a in message.attachments if a.sha256 in attached]
+    texts = [a for a in there if a.media_type.startswith("text/")]
+    pictures = [a for a in there if a.media_type.startswith("image/")]
+    content = "\n\n".join(
+        [*([message.content] if message.content else []), *(_text(a.name, attached[a.sha256]) for a in texts)]
+    )
+    said: dict[str, Any] = {"role": message.role, "content": content}
     if pictures:
         said["content"] = [
-            {"type": "text", "text": message.content},
+            {"type": "text", "text": content},
             *(
                 {
                     "type": "image_url",
-                    "image_url": {"url": f"data:{a.media_type};base64,{base64.b64encode(images[a.sha256]).decode()}"},
+                    "image_url": {
+                        "url": f"data:{a.media_type};base64,{base64.b64encode(attached[a.sha256]).decode()}"
+                    },
                 }
                 for a in pictures
             ),
@@ -104,6 +113,14 @@ def _message(message: Message, images: Mapping[str, bytes]) -> dict[str, Any]:
     if message.role == "assistant" and message.tool_calls:
         said["tool_calls"] = [_call(text) for text in message.tool_calls]
     return said
+
+
+def _text(name: str, content: bytes) -> str:
+    """Return an attached text as part of a message, fenced so that its end is seen, whatever stands in it."""
+    text = content.decode("utf-8", "replace")
+    longest = max((len(run) for run in _FENCE.findall(text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{name or 'Attached text'}:\n{fence}\n{text}\n{fence}"
 
 
 def _call(text: str) -> dict[str, Any]:

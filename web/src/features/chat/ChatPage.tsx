@@ -11,7 +11,9 @@ import { useFreshModels } from "@/features/models/useFreshModels";
 import { SignOutIconButton } from "@/features/sign-in/SignOutButton";
 import { DemoBanner } from "@/features/status/Notices";
 import { StatusPill } from "@/features/status/StatusPill";
-import { useOpen } from "@/store/conversation";
+import { useChats, useOpen } from "@/store/conversation";
+import { hasFormer } from "@/store/former-key";
+import { useHomes } from "@/store/homes";
 import { openPlace, restoreAddress } from "@/store/place";
 
 // Who chats loads none of it.
@@ -29,6 +31,7 @@ export function ChatPage({ user }: { readonly user: string | null }) {
   const title = useOpen((at) => at?.head?.title ?? null);
   useTitle(title === "" ? null : title);
   useFreshModels(user);
+  useFormer(user);
   useEffect(() => {
     restoreAddress();
     field.current?.focus();
@@ -107,6 +110,24 @@ export function ChatPage({ user }: { readonly user: string | null }) {
       )}
     </div>
   );
+}
+
+/** What an earlier version of this page kept in the browser goes to the first home that can be reached. */
+function useFormer(user: string | null): void {
+  const [has, setHas] = useState(() => hasFormer(user));
+  const live = useChats(
+    ({ views }) => [...views.values()].find(({ contact }) => contact === "live")?.bridgeId ?? null,
+  );
+  useEffect(() => {
+    const home = useHomes.getState().homes.find(({ bridgeId }) => bridgeId === live);
+    if (!has || home === undefined) return;
+    setHas(false);
+    // Without it nothing is lost: it stays where it is.
+    void import("@/store/former").then(
+      ({ takeOver }) => takeOver(user, home.transport),
+      () => {},
+    );
+  }, [has, live, user]);
 }
 
 interface DrawerProps {

@@ -5,14 +5,15 @@ import { rewrite } from "@/store/conversation";
 
 interface EditFormProps {
   readonly message: Message;
-  readonly model: string;
+  /** `null` while nothing can be asked. */
+  readonly model: string | null;
   readonly onClose: () => void;
 }
 
 export function EditForm({ message, model, onClose }: EditFormProps) {
   const field = useRef<HTMLTextAreaElement>(null);
   const [text, setText] = useState(message.content);
-  const may = text.trim() !== "" || message.attachments.length > 0;
+  const may = model !== null && (text.trim() !== "" || message.attachments.length > 0);
   useEffect(() => {
     const area = field.current;
     area?.focus();

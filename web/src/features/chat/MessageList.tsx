@@ -24,7 +24,8 @@ export function MessageList({ bridgeId, talk, path, model, scroller }: Props) {
   const [target] = useState(() => targetIn(path));
   const [from, setFrom] = useState(() => Math.max(0, Math.min(path.length - SHOWN_AT_FIRST, target - 2)));
   const first = Math.min(from, Math.max(0, path.length - 1));
-  const more = useMoreAbove(scroller, first, () => setFrom(Math.max(0, first - SHOWN_MORE)));
+  const [all, setAll] = useState(false);
+  const more = useMoreAbove(scroller, first, all, () => setFrom(Math.max(0, first - SHOWN_MORE)));
   const box = useRef<HTMLDivElement>(null);
   useEffect(() => {
     const found = target < path.length ? path[target] : undefined;
@@ -37,7 +38,13 @@ export function MessageList({ bridgeId, talk, path, model, scroller }: Props) {
   return (
     <div ref={box} className="space-y-6">
       {first > 0 && (
-        <button ref={more} type="button" className="button mx-auto flex" onClick={() => setFrom(0)}>
+        <button
+          ref={more}
+          type="button"
+          className="button mx-auto flex"
+          disabled={all}
+          onClick={() => setAll(true)}
+        >
           Show all earlier messages ({first})
         </button>
       )}
@@ -71,10 +78,11 @@ function targetIn(path: readonly Message[]): number {
   return found < 0 ? Number.MAX_SAFE_INTEGER : found;
 }
 
-/** Shows more when the beginning comes near, a few a frame, and keeps what is looked at in its place. */
+/** Shows more when the beginning comes near, or all; a few a frame, and keeps what is looked at in its place. */
 function useMoreAbove(
   scroller: RefObject<HTMLDivElement | null>,
   first: number,
+  all: boolean,
   show: () => void,
 ): RefObject<HTMLButtonElement | null> {
   const button = useRef<HTMLButtonElement>(null);
@@ -93,7 +101,7 @@ function useMoreAbove(
     let frame = 0;
     const observer = new IntersectionObserver(
       ([entry]) => {
-        if (!entry?.isIntersecting) return;
+        if (!all && !entry?.isIntersecting) return;
         frame = requestAnimationFrame(() => {
           fromEnd.current = box.scrollHeight - box.scrollTop;
           latest.current();
@@ -107,6 +115,6 @@ function useMoreAbove(
       observer.disconnect();
     };
     // Made anew for each step: what is in view already would not be told again.
-  }, [first, scroller]);
+  }, [first, all, scroller]);
   return button;
 }

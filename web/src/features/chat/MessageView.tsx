@@ -9,6 +9,7 @@ import type { Message, Run } from "@/net/home/api";
 import { copyText } from "@/render/clipboard";
 import { isStopping, phaseOf, regenerate, useOpen } from "@/store/conversation";
 import type { Figures } from "@/store/live-answer";
+import { useWay } from "@/store/way";
 
 interface Props {
   readonly bridgeId: string;
@@ -46,7 +47,8 @@ function Answer({ bridgeId, message, run, siblings, model }: Props) {
 function Progress({ run }: { readonly run: Run }) {
   const phase = useOpen((at) => at?.view.phases.get(run.id) ?? phaseOf(at)) ?? "waiting";
   const stopping = useOpen((at) => at !== null && isStopping(at, run));
-  const text = progressText(phase, stopping);
+  const loading = useWay((state) => state.status?.state === "loading");
+  const text = progressText(phase, stopping, loading);
   if (text === null) return null;
   return (
     <p className="mt-2 flex items-center gap-2 text-sm text-muted">

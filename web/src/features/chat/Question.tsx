@@ -35,7 +35,7 @@ export function Question({ bridgeId, message, siblings, model }: Props) {
       <h2 id={heading} className="sr-only">
         {NAMES[message.role] ?? message.role}
       </h2>
-      {editing && model !== null ? (
+      {editing ? (
         <Suspense fallback={null}>
           <EditForm message={message} model={model} onClose={() => setEditing(false)} />
         </Suspense>

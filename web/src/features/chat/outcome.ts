@@ -59,15 +59,18 @@ function reasonTitle(reason: string): string {
   return REASONS[reason] ?? "No answer";
 }
 
-export function progressText(phase: Phase, stopping: boolean): string | null {
+const LOADING = "Loading the model into memory. The first answer takes longer…";
+
+/** @param loading - the server says that an engine loads a model. */
+export function progressText(phase: Phase, stopping: boolean, loading: boolean): string | null {
   if (phase === "reattaching")
     return "The connection broke. The answer goes on at home, and here as soon as the connection is back…";
   if (stopping) return "Stopping…";
   switch (phase) {
     case "waiting":
-      return "Waiting for the first word…";
+      return loading ? LOADING : "Waiting for the first word…";
     case "loading":
-      return "Loading the model into memory. The first answer takes longer…";
+      return LOADING;
     case "thinking":
       return "Thinking…";
     case "writing":

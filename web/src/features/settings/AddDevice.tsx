@@ -6,6 +6,7 @@ import { Trouble } from "@/features/frame/Trouble";
 import { timeOfDay } from "@/features/frame/times";
 import { useTask } from "@/features/frame/useTask";
 import { offerPairing } from "@/net/home/devices";
+import { serverOrigin } from "@/net/home/served";
 import type { Home } from "@/store/homes";
 
 // Drawing codes is for the few who ask for one.
@@ -36,7 +37,7 @@ export function AddDevice({ home, name }: Props) {
   const offer = () =>
     run(async () => {
       const { fragment, lifeS } = await offerPairing(home.transport);
-      setOffered({ link: `${location.origin}/pair#${fragment}`, until: Date.now() + lifeS * 1000 });
+      setOffered({ link: `${serverOrigin()}/pair#${fragment}`, until: Date.now() + lifeS * 1000 });
     });
   if (offered !== null) return <Offer offered={offered} name={name} onClose={() => setOffered(null)} />;
   return (

@@ -2,6 +2,7 @@
 import { Screen } from "@/features/frame/Screen";
 import { type Explained, explainSignInError } from "@/features/sign-in/explain";
 import { signInAddress } from "@/net/api";
+import { isServedByHome } from "@/net/home/served";
 import { usePlace } from "@/store/location";
 import { usePairingLink } from "@/store/pairing-link";
 import type { Route } from "@/store/route";
@@ -79,14 +80,15 @@ function Invitation({ linkRefused, ways }: InvitationProps) {
 }
 
 function ByLink({ others }: { readonly others: boolean }) {
+  const atHome = isServedByHome();
   return (
     <>
       <p>
         {others ? "Or open" : "Open"} the link that{" "}
-        <code className="font-mono text-ink">cloudtolocalllm up</code> printed in its terminal, or ask for a
-        new one on that machine:
+        <code className="font-mono text-ink">cloudtolocalllm {atHome ? "bridge run" : "up"}</code> printed in
+        its terminal, or ask for a new one on {atHome ? "this" : "that"} machine:
       </p>
-      <code className="prompt">cloudtolocalllm sign-in-link</code>
+      <code className="prompt">cloudtolocalllm {atHome ? "bridge page" : "sign-in-link"}</code>
       <button type="button" className="button mt-2" onClick={() => void checkSession()}>
         I have signed in: look again
       </button>

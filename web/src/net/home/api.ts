@@ -1,13 +1,8 @@
 /** The typed client of the home API. Made from docs/reference/home-api.json by `npm run generate`: do not edit. */
-
 import { segment } from "@/net/call";
-
 import { fields, oneOf, text } from "@/net/decode";
-
 import { askBytes, askEvents, askJson, askNothing } from "@/net/home/request";
-
 import { flag, listOf, maybe, number, orNull } from "@/net/home/shapes";
-
 import type { HomeTransport } from "@/net/home/transport";
 
 /** An attachment of a message. */
@@ -380,6 +375,21 @@ export function readPage(value: unknown): Page {
   return {
     conversations: listOf(readConversation)(document["conversations"]),
     after: orNull(text)(document["after"]),
+  };
+}
+
+/** A link that pairs one more device. */
+export interface PairingOffer {
+  readonly link_fragment: string;
+  readonly expires: number;
+}
+
+/** @throws DecodeError */
+export function readPairingOffer(value: unknown): PairingOffer {
+  const document = fields(value);
+  return {
+    link_fragment: text(document["link_fragment"]),
+    expires: number(document["expires"]),
   };
 }
 
@@ -851,6 +861,11 @@ export function pullModel(
 /** Stop a pull; the engine keeps what it has for the next time. */
 export function stopPull(home: HomeTransport, body: ModelName, signal?: AbortSignal): Promise<Progress> {
   return askJson(home, "POST", "/models/pull/stop", readProgress, { body, signal });
+}
+
+/** Make a link that pairs one more device. */
+export function offerPairing(home: HomeTransport, signal?: AbortSignal): Promise<PairingOffer> {
+  return askJson(home, "POST", "/pairings", readPairingOffer, { signal });
 }
 
 /** List the runs that go on. */

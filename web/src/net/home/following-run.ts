@@ -1,6 +1,6 @@
 /** Follows a run to its end, over however many connections, from whatever is here of it already. */
 import { type Run, type RunEvent, type RunText, watchRun } from "@/net/home/api";
-import { endOf, type Kind, Overlap, type Segment } from "@/net/home/overlap";
+import { bytesOf, endOf, type Kind, Overlap, type Segment } from "@/net/home/overlap";
 import { RefusedError } from "@/net/home/request";
 import { mayPass, Retrying } from "@/net/home/retrying";
 import type { HomeTransport } from "@/net/home/transport";
@@ -89,10 +89,8 @@ async function attach(
   signal: AbortSignal,
   onGood: () => void,
 ): Promise<Run | null> {
-  const again = endOf(sink.segments, OVERLAP);
-  const overlap = new Overlap(again);
-  const size = again.reduce((sum, { text }) => sum + new TextEncoder().encode(text).length, 0);
-  let offset = sink.offset - size;
+  const overlap = new Overlap(endOf(sink.segments, OVERLAP));
+  let offset = sink.offset - overlap.left;
   for await (const event of watchRun(home, run, { offset }, signal)) {
     onGood();
     sink.reattaching(false);
@@ -107,7 +105,7 @@ async function attach(
 }
 
 function place({ at, end, kind, text }: RunText, offset: number, overlap: Overlap, sink: RunSink): number {
-  if (at !== offset || end - at !== new TextEncoder().encode(text).length) throw new OtherTextError();
+  if (at !== offset || end - at !== bytesOf(text)) throw new OtherTextError();
   const fresh = overlap.take(kind, text);
   if (fresh === null) throw new OtherTextError();
   if (fresh !== "") sink.take(kind, fresh);

@@ -44,9 +44,9 @@ export class Overlap {
     this.#expected = [...expected];
   }
 
-  /** Whether all of it came again. */
-  get isOver(): boolean {
-    return this.#expected.length === 0;
+  /** Bytes that have yet to come again. */
+  get left(): number {
+    return this.#expected.reduce((sum, { text }) => sum + bytesOf(text), 0);
   }
 
   /** Returns what of a piece is new; `null` if it is not the same text. */

@@ -15,6 +15,27 @@ export interface ChatShelf {
   keepOnly(passes: (key: Key) => boolean): Promise<void>;
 }
 
+/** One that lasts as long as the page. */
+export class PassingChatShelf implements ChatShelf {
+  readonly #records = new Map<string, unknown>();
+
+  async get(key: Key): Promise<unknown> {
+    return this.#records.get(JSON.stringify(key));
+  }
+
+  async put(records: readonly (readonly [Key, unknown])[], removed: readonly Key[] = []): Promise<void> {
+    for (const key of removed) this.#records.delete(JSON.stringify(key));
+    for (const [key, record] of records) this.#records.set(JSON.stringify(key), structuredClone(record));
+  }
+
+  async keepOnly(passes: (key: Key) => boolean): Promise<void> {
+    for (const key of [...this.#records.keys()]) {
+      const parts: unknown = JSON.parse(key);
+      if (!Array.isArray(parts) || !passes(parts.map(String))) this.#records.delete(key);
+    }
+  }
+}
+
 export class BrowserChatShelf implements ChatShelf {
   #opened: Promise<IDBDatabase> | undefined;
 

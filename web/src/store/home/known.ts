@@ -1,6 +1,14 @@
 /** What is known of a home's conversations, and how it comes to be known. Pure. */
 import type { Conversation, Message, Run, WholeConversation } from "@/net/home/api";
-import { changedMessage, EMPTY_TALK, isActive, type Talk, withMessage, withRun } from "@/store/home/tree";
+import {
+  changedMessage,
+  EMPTY_TALK,
+  isActive,
+  messageOf,
+  type Talk,
+  withMessage,
+  withRun,
+} from "@/store/home/tree";
 
 export interface Known {
   /** By id. */
@@ -66,11 +74,15 @@ export function learnMessage(known: Known, conversation: string, message: Messag
   return withTalk(known, conversation, (talk) => withMessage(talk, message));
 }
 
-/** A run as it is now; one that has ended does not begin again. */
+/**
+ * A run as it is now; one that has ended does not begin again. It is part of the talk only once its message is: what it
+ * writes would have no place.
+ */
 export function learnRun(known: Known, run: Run): Known {
   const learned = withTalk(known, run.conversation, (talk) => {
     const before = talk.runs.get(run.id);
-    return before !== undefined && !isActive(before) ? talk : withRun(talk, run);
+    if (before !== undefined && !isActive(before)) return talk;
+    return messageOf(talk, run.message) === undefined ? talk : withRun(talk, run);
   });
   const now = learned.talks.get(run.conversation)?.runs.get(run.id) ?? run;
   const running = new Map(known.running);

@@ -1,12 +1,14 @@
-"""Serves the built page from memory."""
+"""Finds the built page, and serves it from memory."""
 
 import hashlib
 import mimetypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudtolocalllm.edge.headers import SECURITY
+import cloudtolocalllm
 from cloudtolocalllm.runtime.http1 import Headers, Request
+from cloudtolocalllm.runtime.page_fields import SECURITY
 
 HASHED = "/assets/"
 """Files below have their content's hash in their name and never change."""
@@ -15,7 +17,19 @@ ASK = b"no-cache"
 """Keep it, but ask whether it still holds: the page and the service worker."""
 MAX_TOTAL = 64 * 1024 * 1024
 """Bytes of a build that are held in memory."""
+PAGE = "/index.html"
 _ENCODINGS = ((b"br", ".br"), (b"gzip", ".gz"))
+
+Rewrite = Callable[[bytes], bytes]
+
+
+def web_root() -> Path | None:
+    """Return the folder of the built page: inside the installed package, or the checkout's web/dist; else None."""
+    package = Path(cloudtolocalllm.__file__).parent
+    for folder in (package / "_web", package.parents[1] / "web" / "dist"):
+        if (folder / "index.html").is_file():
+            return folder
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +62,18 @@ class StaticAnswer:
 class Site:
     """The files of one build."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, rewrite: Rewrite | None = None) -> None:
         """Read a build.
+
+        Args:
+            root: Its folder.
+            rewrite: Changes the page itself, index.html.
 
         Raises:
             ValueError: It is larger than MAX_TOTAL, so it is hardly one.
+            OSError: It cannot be read.
         """
-        self._files = _read(root)
+        self._files = _read(root, rewrite)
 
     def answer(self, request: Request) -> StaticAnswer | None:
         """Return the answer to a GET or HEAD; None when there is no such file.
@@ -62,9 +81,9 @@ class Site:
         A path without a dot in its last segment is a view of the page and gets index.html.
         """
         path = request.path
-        file = self._files.get("/index.html" if path.endswith("/") else path)
+        file = self._files.get(PAGE if path.endswith("/") else path)
         if file is None and "." not in path.rpartition("/")[2]:
-            file = self._files.get("/index.html")
+            file = self._files.get(PAGE)
         return None if file is None else _answer(file, request)
 
 
@@ -91,11 +110,15 @@ def _accepted(field: bytes) -> set[bytes]:
     return found
 
 
-def _read(root: Path) -> dict[str, File]:
+def _read(root: Path, rewrite: Rewrite | None) -> dict[str, File]:
     paths = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     if sum(path.stat().st_size for path in paths) > MAX_TOTAL:
         raise ValueError(f"expected a build of at most {MAX_TOTAL} bytes in {root}")
     contents = {"/" + path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+    if rewrite is not None and PAGE in contents:
+        contents[PAGE] = rewrite(contents[PAGE])
+        for _, suffix in _ENCODINGS:
+            contents.pop(PAGE + suffix, None)  # they hold what it was
     return {
         name: File(_type(name), _variant(content), _encoded(name, contents), FOREVER if HASHED in name else ASK)
         for name, content in contents.items()

@@ -1,0 +1,28 @@
+"""What a server on this computer's loopback reads of a request before it serves it: pure.
+
+A browser sends Host as the page's address has it, so that a name which was made to point here shows (DNS rebinding);
+it sends Origin with what a page could do harm with, and Sec-Fetch-Site with everything. Another user's program on the
+same computer can send what it likes.
+"""
+
+import re
+from typing import Final
+
+from cloudtolocalllm.runtime.http1 import Headers
+
+NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""What the loopback is called in a Host field."""
+OWN_SITES: Final = frozenset({"same-origin", "none"})
+"""Values of Sec-Fetch-Site for a page of this very server, and for what a person typed or opened."""
+
+_PORT: Final = re.compile(r":[0-9]{1,5}\Z")
+
+
+def host_name(host: str) -> str:
+    """Return a Host field's name, in lower case, without the port."""
+    return _PORT.sub("", host).lower()
+
+
+def field(headers: Headers, name: bytes) -> str | None:
+    """Return the first value of a field, None without it."""
+    return next((value.decode("latin-1") for key, value in headers if key == name), None)
