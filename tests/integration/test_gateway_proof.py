@@ -126,7 +126,7 @@ async def test_a_request_is_taken_once(tmp_path: Path) -> None:
         first = await client.sent(sealed, sealer)
         assert await first.read() == THREE
         again = await client.sent(sealed, sealer)
-        assert (again.status, await again.problem()) == (409, "conflict")
+        assert (again.status, await again.problem()) == (503, "connection-lost")
         assert len(engine.asked) == 1
 
 

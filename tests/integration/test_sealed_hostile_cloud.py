@@ -287,7 +287,7 @@ def test_the_answer_to_the_second_copy_tells_the_device_that_it_is_one(place: Pl
     it = place.setting(Twice())
     error = place.run(it.noticed(RefusedInsideError))
     assert isinstance(error, RefusedInsideError)
-    assert (error.status, error.slug) == (409, "conflict")
+    assert (error.status, error.slug) == (503, "connection-lost")
     assert it.engine == [QUESTION]
 
 

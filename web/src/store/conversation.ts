@@ -198,10 +198,16 @@ export interface Choice {
   readonly model: string;
 }
 
+/** Whether a message can be added to what is open: its end has to be known, and nothing be written there. */
+export function mayAdd(at: Opened | null): boolean {
+  if (at === null) return true;
+  return at.head !== null && at.talk !== null && activeRun(at) === null;
+}
+
 /** Adds a message to what is open, or begins a conversation with it, and asks for an answer. */
 export function send(content: string, attachments: readonly Attached[], choice: Choice): void {
   const at = opened();
-  if (activeRun(at) !== null) return;
+  if (!mayAdd(at)) return;
   const place = at?.place ?? { bridgeId: choice.bridgeId, conversation: randomId() };
   const base = { conversation: place.conversation, at: now() };
   const message = randomId();

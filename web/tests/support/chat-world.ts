@@ -44,7 +44,7 @@ export class MemoryShelf implements ChatShelf {
 }
 
 /** Waits until something holds. */
-export async function until(what: string, holds: () => boolean, ms = 5_000): Promise<void> {
+export async function until(what: string, holds: () => boolean, ms = 20_000): Promise<void> {
   const end = performance.now() + ms;
   while (!holds()) {
     if (performance.now() > end) throw new Error(`expected in time: ${what}`);

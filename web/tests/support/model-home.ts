@@ -4,14 +4,9 @@
  */
 import type { Change, Conversation, Message, Run, RunEvent } from "@/net/home/api";
 import type { HomeRequest, HomeResponse, HomeTransport } from "@/net/home/transport";
-import { ProblemError } from "@/net/problem";
+import { broken, cut, isActive, json, type Piece, Refused, Stream, Streams, sizeOf } from "./model-wire";
 
 const encoder = new TextEncoder();
-
-interface Piece {
-  readonly kind: "content" | "thinking" | "tool_call";
-  readonly text: string;
-}
 
 interface LiveRun {
   run: Run;
@@ -35,8 +30,7 @@ export class ModelHome {
   readonly asked: string[] = [];
   #n = 0;
   #clock = 1_700_000_000;
-  readonly #bells = new Set<() => void>();
-  readonly #streams = new Set<() => void>();
+  readonly #streams = new Streams();
 
   // --- what a test does to it ------------------------------------------------------------------------------------
 
@@ -93,7 +87,7 @@ export class ModelHome {
   }
 
   breakStreams(): void {
-    for (const end of [...this.#streams]) end();
+    this.#streams.break();
   }
 
   /** Changes are forgotten, as after a long time. */
@@ -166,7 +160,7 @@ export class ModelHome {
       }
       const answer = this.#route(method, parts, url.searchParams, body as Record<string, never>);
       return answer instanceof Stream
-        ? this.#stream(answer, signal)
+        ? this.#streams.begin(answer, signal)
         : json(answer === undefined ? 204 : 200, answer);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -366,38 +360,34 @@ export class ModelHome {
   }
 
   #watchRun(id: string, from: number): Stream {
-    const { run } = this.#run(id);
     if (from > sizeOf(this.#run(id).pieces)) throw new Refused(409, "conflict");
     let offset = from;
     let told: string | null = null;
-    return new Stream(
-      (): RunEvent[] | null => {
-        const live = this.runs.get(id);
-        if (live === undefined) return null;
-        const events: RunEvent[] = [];
-        if (told !== live.run.state && isActive(live.run)) {
-          told = live.run.state;
-          events.push({ state: live.run.state, text: null, run: null });
+    return new Stream((): RunEvent[] | null => {
+      const live = this.runs.get(id);
+      if (live === undefined) return null;
+      const events: RunEvent[] = [];
+      if (told !== live.run.state && isActive(live.run)) {
+        told = live.run.state;
+        events.push({ state: live.run.state, text: null, run: null });
+      }
+      let at = 0;
+      for (const { kind, text } of live.pieces) {
+        const end = at + encoder.encode(text).length;
+        if (end > offset) {
+          const rest = new TextDecoder().decode(encoder.encode(text).slice(Math.max(0, offset - at)));
+          events.push({
+            state: live.run.state,
+            text: { at: Math.max(at, offset), end, kind, text: rest },
+            run: null,
+          });
+          offset = end;
         }
-        let at = 0;
-        for (const { kind, text } of live.pieces) {
-          const end = at + encoder.encode(text).length;
-          if (end > offset) {
-            const rest = new TextDecoder().decode(encoder.encode(text).slice(Math.max(0, offset - at)));
-            events.push({
-              state: live.run.state,
-              text: { at: Math.max(at, offset), end, kind, text: rest },
-              run: null,
-            });
-            offset = end;
-          }
-          at = end;
-        }
-        if (isActive(live.run)) return events;
-        return [...events, { state: live.run.state, text: null, run: { ...live.run, size: at } }];
-      },
-      isActive(run) ? undefined : "once",
-    );
+        at = end;
+      }
+      if (isActive(live.run)) return events;
+      return [...events, { state: live.run.state, text: null, run: { ...live.run, size: at } }];
+    });
   }
 
   // --- changes and streams ---------------------------------------------------------------------------------------
@@ -416,42 +406,8 @@ export class ModelHome {
     });
   }
 
-  #stream(stream: Stream, signal: AbortSignal): HomeResponse {
-    let ended = false;
-    let end: (error?: unknown) => void = () => {};
-    const content = new ReadableStream<Uint8Array<ArrayBuffer>>({
-      start: (controller) => {
-        const more = () => {
-          if (ended) return;
-          for (const event of stream.next() ?? [null]) {
-            if (event === null) return end(null);
-            controller.enqueue(encoder.encode(`${JSON.stringify(event)}\n`));
-            if ((event as RunEvent).run) return end(null);
-          }
-        };
-        const hangUp = () => end(broken());
-        const leave = () => end(signal.reason);
-        end = (error) => {
-          if (ended) return;
-          ended = true;
-          this.#bells.delete(more);
-          this.#streams.delete(hangUp);
-          signal.removeEventListener("abort", leave);
-          if (error === null) controller.close();
-          else controller.error(error);
-        };
-        this.#bells.add(more);
-        this.#streams.add(hangUp);
-        signal.addEventListener("abort", leave);
-        more();
-      },
-      cancel: () => end(null),
-    });
-    return { status: 200, headers: new Headers(), content, whole: Promise.resolve(true) };
-  }
-
   #ring(): void {
-    for (const bell of [...this.#bells]) bell();
+    this.#streams.ring();
   }
 
   #changed(kind: string, id: string, conversation = "", gone = false): void {
@@ -501,55 +457,4 @@ export class ModelHome {
     const next = this.#of(conversation).findLast(({ parent }) => parent === id);
     return next === undefined ? id : this.#newestBelow(conversation, next.id);
   }
-}
-
-class Refused extends Error {
-  constructor(
-    readonly status: number,
-    readonly slug: string,
-  ) {
-    super(slug);
-  }
-}
-
-class Stream {
-  constructor(
-    readonly next: () => readonly unknown[] | null,
-    readonly how?: "once",
-  ) {}
-}
-
-function isActive({ state }: Run): boolean {
-  return state === "queued" || state === "loading" || state === "streaming";
-}
-
-function sizeOf(pieces: readonly Piece[]): number {
-  return pieces.reduce((sum, { text }) => sum + encoder.encode(text).length, 0);
-}
-
-function cut(pieces: readonly Piece[], size: number): Piece[] {
-  const kept: Piece[] = [];
-  let room = size;
-  for (const piece of pieces) {
-    const length = encoder.encode(piece.text).length;
-    if (length > room) break;
-    kept.push(piece);
-    room -= length;
-  }
-  return kept;
-}
-
-function broken(): ProblemError {
-  return new ProblemError({ slug: null, title: "The connection broke", detail: "", status: 0 });
-}
-
-function json(status: number, value: unknown): HomeResponse {
-  const text = value === undefined ? "" : JSON.stringify(value);
-  const content = new ReadableStream<Uint8Array<ArrayBuffer>>({
-    start: (controller) => {
-      if (text !== "") controller.enqueue(encoder.encode(text));
-      controller.close();
-    },
-  });
-  return { status, headers: new Headers(), content, whole: Promise.resolve(true) };
 }

@@ -54,7 +54,9 @@ def unproved(error: SealedError) -> RefusalError:
                 "the machine at home.",
             )
         case ReplayedError():
-            return RefusalError(Problem.CONFLICT, "This very request was received before; seal it anew.")
+            # Browsers repeat a request by themselves when a kept connection breaks; the answer to the first is lost
+            # then. It passes, sealed anew; a conflict would be taken for the home's last word.
+            return RefusalError(Problem.CONNECTION_LOST, "This very request was received before; seal it anew.")
         case BusyError():
             return RefusalError(
                 Problem.OVERLOADED,

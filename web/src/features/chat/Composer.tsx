@@ -14,7 +14,7 @@ import { useTask } from "@/features/frame/useTask";
 import { ClipIcon, CloseIcon, SendIcon, StopIcon } from "@/features/icons";
 import { ModelPicker } from "@/features/models/ModelPicker";
 import { MOST_FILES, PICKED_TYPES, pick, storeFiles } from "@/store/attachments";
-import { activeRun, send, stop, useOpen } from "@/store/conversation";
+import { activeRun, mayAdd, send, stop, useOpen } from "@/store/conversation";
 import { addressOf, useOpened } from "@/store/place";
 
 /** A draft grows the field up to this; then it scrolls. In CSS pixels. */
@@ -29,6 +29,7 @@ export function Composer({ field, onSent }: Props) {
   const address = useOpened((state) => addressOf(state.place));
   const draft = useDrafts((state) => draftOf(state, address));
   const answering = useOpen((at) => activeRun(at) !== null);
+  const ready = useOpen(mayAdd);
   const { choice, online } = useChoice();
   const { busy, problem, run, forget } = useTask();
 
@@ -40,7 +41,7 @@ export function Composer({ field, onSent }: Props) {
   }, [draft.text, field]);
 
   const isEmpty = draft.text.trim() === "" && draft.files.length === 0;
-  const may = !isEmpty && !answering && !busy && online && choice !== null;
+  const may = !isEmpty && ready && !busy && online && choice !== null;
   const submit = async () => {
     if (!may) return;
     const { text, files } = draft;

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import type { HomeRequest } from "@/net/home/transport";
 import { randomId } from "@/net/random-id";
 import { HomeCache } from "@/store/home/cache";
@@ -8,6 +8,8 @@ import type { HomeView } from "@/store/home/model";
 import { isActive, pathTo, runOf } from "@/store/home/tree";
 import { MemoryShelf, seeded, testWorld, until } from "../../support/chat-world";
 import { ModelHome } from "../../support/model-home";
+
+vi.setConfig({ testTimeout: 60_000 });
 
 const open: HomeClient[] = [];
 afterEach(() => {
