@@ -29,6 +29,8 @@ export interface HomeMemory extends SeqMemory {
 
 export class SealedTransport implements HomeTransport {
   readonly #statements: Statements;
+  /** How to break off the connections that wait for something just now, with the statement that each was made under. */
+  readonly #waiting = new Map<() => void, Statement>();
 
   constructor(
     readonly home: SealedHome,
@@ -43,18 +45,40 @@ export class SealedTransport implements HomeTransport {
   }
 
   async #connect(request: HomeRequest, offset: number, link: AbortSignal): Promise<Part> {
-    const statement = await this.#statement(link);
+    let statement = await this.#statement(link);
     let answer: SealedAnswer;
     try {
       answer = await this.#ask(statement, request, offset, link);
     } catch (error) {
       if (!(error instanceof ProblemError) || error.problem.slug !== OHTTP_KEY) throw error;
       // The machine was restarted, or its keys were replaced: once more, to the present ones.
-      answer = await this.#ask(await this.#statement(link, statement), request, offset, link);
+      statement = await this.#statement(link, statement);
+      this.#breakOff(statement);
+      answer = await this.#ask(statement, request, offset, link);
     }
     const heard = answer.status === 401 ? await this.#unlessRemoved(answer) : answer;
     this.memory.onTrouble(null);
-    return asPart(heard);
+    const part = asPart(heard);
+    const made = statement;
+    return { ...part, next: () => this.#unlessRestarted(made, () => part.next()) };
+  }
+
+  /**
+   * A home that was killed cannot end its answers, and the cloud goes on waiting for it. What was asked under a key that
+   * it does not know any more brings nothing.
+   */
+  #breakOff(present: Statement): void {
+    for (const [breakOff, made] of [...this.#waiting]) if (made !== present) breakOff();
+  }
+
+  #unlessRestarted<T>(made: Statement, work: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const breakOff = () => reject(new BreakError());
+      this.#waiting.set(breakOff, made);
+      work()
+        .then(resolve, reject)
+        .finally(() => this.#waiting.delete(breakOff));
+    });
   }
 
   async #statement(link: AbortSignal, refused?: Statement): Promise<Statement> {

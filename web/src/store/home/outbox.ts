@@ -17,6 +17,7 @@ import { ProblemError } from "@/net/problem";
 import { type Answer, afterRefusal, answerMessage, type Edit } from "@/store/home/edits";
 import { type Known, learnMessage, learnRun, withNew, without } from "@/store/home/known";
 import type { HomeModel } from "@/store/home/model";
+import { isActive } from "@/store/home/tree";
 
 /** What the home made of an edit. */
 interface Taken {
@@ -134,7 +135,10 @@ async function deliver(home: HomeTransport, edit: Edit, signal: AbortSignal): Pr
       const { model, parent, run: id } = edit;
       const run = await startRun(home, conversation, { model, parent, id }, signal);
       const named: Answer = { ...edit, message: run.message };
-      const learn = (known: Known) => learnRun(learnMessage(known, conversation, answerMessage(named)), run);
+      // One that has ended by now (asked for again after a lost answer) is not learned here: its message is not empty. It
+      // is followed to its end already, or has to be read.
+      const learn = (known: Known) =>
+        isActive(run) ? learnRun(learnMessage(known, conversation, answerMessage(named)), run) : known;
       return { edit: named, learn };
     }
     case "stop":
