@@ -28,6 +28,15 @@ def ask(port: int, timeout: float = 5.0) -> str:
         return connection.recv(4096).partition(b"\r\n")[0].decode()
 
 
+def served(port: int) -> bool:
+    """Tell whether nginx answers at the port; a moment later if nothing listens there."""
+    try:
+        return " 308 " in ask(port, 1)
+    except OSError:
+        time.sleep(0.02)
+        return False
+
+
 @dataclass
 class Pair:
     """A volume, who holds the ports, and nginx after nginx."""
@@ -131,14 +140,7 @@ def test_a_killed_holder_comes_back(pair: Pair) -> None:
     # for a moment the old network is still there, and nginx in it
     wait_for(lambda: docker("inspect", "-f", "{{.RestartCount}}", ports) == "1", within=30, what="another holder")
 
-    def served() -> bool:
-        try:
-            return " 308 " in ask(pair.port, 1)
-        except OSError:
-            time.sleep(0.02)
-            return False
-
-    wait_for(served, within=30, what="nginx to serve the ports again")
+    wait_for(lambda: served(pair.port), within=30, what="nginx to serve the ports again")
     print(f"served again {time.monotonic() - began:.2f} s after the kill")
     assert docker("inspect", "-f", "{{.RestartCount}}", nginx) == "0"
     assert "nginx serves the sockets of a new holder" in status("logs", nginx)[1]
@@ -153,14 +155,7 @@ def test_nginx_follows_ports_that_move(pair: Pair) -> None:
     former, pair.port = pair.port, free_port()
     pair.await_healthy(pair.ports())
 
-    def served() -> bool:
-        try:
-            return " 308 " in ask(pair.port, 1)
-        except OSError:
-            time.sleep(0.02)
-            return False
-
-    wait_for(served, within=30, what="nginx to serve the other port")
+    wait_for(lambda: served(pair.port), within=30, what="nginx to serve the other port")
     with pytest.raises(ConnectionRefusedError):
         ask(former, 1)
     assert docker("inspect", "-f", "{{.RestartCount}} {{.State.Running}}", nginx) == "0 true"

@@ -13,14 +13,12 @@ import pytest
 from cloudtolocalllm.cli.supervisor import MAX_RESTARTS, Part, PartFailedError, Supervisor
 
 CHATTY_AT_THE_END = """
-import signal, sys
-def end(*_):
-    for number in range(20_000):
-        print("line", number, "x" * 80)
-    sys.exit()
-signal.signal(signal.SIGTERM, end)
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a handler could come while the line below is written
 print("ready", flush=True)
-signal.pause()
+signal.sigwait({signal.SIGTERM})
+for number in range(20_000):
+    print("line", number, "x" * 80)
 """
 WITH_A_CHILD = """
 import os, signal, sys, time

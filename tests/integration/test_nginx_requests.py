@@ -65,7 +65,10 @@ async def make(folder: Path) -> AsyncIterator[Make]:
         with running_nginx(EdgeSettings(**{**values, **settings}), nginx) as server:
             site = Site(server.port, api, proxy)
             site.server = server
-            yield site
+            try:
+                yield site
+            finally:
+                site.abort()
 
     yield run
     await proxy.stop()

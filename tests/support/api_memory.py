@@ -20,6 +20,7 @@ class FailingState:
         self.after_members: Callable[[], Awaitable[None]] | None = None
         """Run between a look at groups and its answer, as what others do while it is on its way."""
         self.before_remove: Callable[[], Awaitable[None]] | None = None
+        self.after_remove: Callable[[], Awaitable[None]] | None = None
 
     @property
     def real(self) -> State:
@@ -62,7 +63,10 @@ class FailingState:
     async def remove(self, group: str, member: str) -> bytes | None:
         if self.before_remove is not None:
             await self.before_remove()
-        return await self._ask("remove").remove(group, member)
+        removed = await self._ask("remove").remove(group, member)
+        if self.after_remove is not None:
+            await self.after_remove()
+        return removed
 
     async def members(self, *groups: str) -> list[dict[str, bytes]]:
         found = await self._ask("members").members(*groups)

@@ -98,7 +98,8 @@ class Scripted:
 
     async def start(self) -> None:
         self.path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._serve, str(self.path))
+        # As our own services: a full queue of a Unix socket is no wait but an error.
+        self._server = await asyncio.start_unix_server(self._serve, str(self.path), backlog=1024)
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -163,10 +164,18 @@ class EdgeUnderTest:
     api: ScriptedApi
     proxy: Scripted
     host: str = "localhost"
+    _opened: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def connect(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect from an address of this machine; all of 127.0.0.0/8 are (on Linux)."""
-        return await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
+        self._opened.append(writer)
+        return reader, writer
+
+    def abort(self) -> None:
+        """Cut every connection that is still open, so that a test that fails leaves none to the next."""
+        for writer in self._opened:
+            writer.transport.abort()
 
     def head(self, method: str, target: str, *fields: str, host: str | None = None) -> bytes:
         lines = [f"{method} {target} HTTP/1.1", f"Host: {host or self.host}", *fields]

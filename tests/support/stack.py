@@ -91,9 +91,12 @@ class Stack:
         return found
 
     def kill_proxy(self) -> int:
-        """SIGKILL the owner's proxy and return its process id."""
+        """SIGKILL the owner's proxy; return its process id once it has ended, so that what is asked next is later."""
         (owned,) = [instance for instance in self.instances() if instance["user"] == self.owner]
-        os.kill(owned["pid"], signal.SIGKILL)
+        proxy = psutil.Process(owned["pid"])
+        proxy.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            wait_for(lambda: proxy.status() == psutil.STATUS_ZOMBIE, within=10, what="the proxy to end")
         return int(owned["pid"])
 
     def stop(self) -> int:

@@ -293,12 +293,13 @@ class Registry:
     async def _write_one(self, user: str, bridge: str) -> None:
         presence = self._presences.of(bridge)
         records, presences, replicas = await self._state.members(f"bridges/{user}", f"presence/{user}", REPLICAS)
-        if presence is None:
-            await self._remove_presence(user, bridge, presences.get(bridge))
-        elif not self._is_superseded(presence, presences.get(bridge), replicas):
+        if presence is not None and not self._is_superseded(presence, presences.get(bridge), replicas):
             presence.written = self._clock.wall()
             await self._state.add(f"presence/{user}", bridge, _encode(presence, self._replica), PRESENCE_TTL)
         await self._write_seen(user, bridge, presence, records.get(bridge))
+        if presence is None:
+            # After it was written down as seen: whoever looks in between is not to take it for long gone.
+            await self._remove_presence(user, bridge, presences.get(bridge))
         self._tell(user)
 
     async def _remove_presence(self, user: str, bridge: str, value: bytes | None) -> None:

@@ -125,28 +125,28 @@ async def test_another_request_is_no_second_question(place: Place) -> None:
     assert await place.refused({**fields, b"x-request-id": b"r-2"}, again=True, attempt="a2")
 
 
-async def test_a_bridge_is_let_in_although_the_answer_of_the_state_was_lost(
-    place: Place, state: FailingState, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def answer_lost(state: FailingState, monkeypatch: pytest.MonkeyPatch) -> Question:
+    """A question for whose first answer of the state we wait in vain."""
     monkeypatch.setattr(authorize, "PAUSES", (1e-9, 1e-9))
-    question = Question("GET", PATH, fresh=False, request_id="r-1", presented=False)
-    fields = place.fields()
     state.loses_answers = 1
-    _, decision = await place.authorizer._patiently(question, fields)
+    return Question("GET", PATH, fresh=False, request_id="r-1", presented=False)
+
+
+async def test_a_bridge_is_let_in_although_the_answer_of_the_state_was_lost(
+    place: Place, answer_lost: Question
+) -> None:
+    fields = place.fields()
+    _, decision = await place.authorizer._patiently(answer_lost, fields)
     assert isinstance(decision, Allow)
     assert decision.identity.subject == BRIDGE
     with pytest.raises(BridgeRefusedError):
-        await place.authorizer._patiently(question, fields)
+        await place.authorizer._patiently(answer_lost, fields)
 
 
-async def test_of_a_proof_that_two_present_in_an_outage_one_is_let_in(
-    place: Place, state: FailingState, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(authorize, "PAUSES", (1e-9, 1e-9))
-    question = Question("GET", PATH, fresh=False, request_id="r-1", presented=False)
+async def test_of_a_proof_that_two_present_in_an_outage_one_is_let_in(place: Place, answer_lost: Question) -> None:
     fields = place.fields()
-    state.loses_answers = 1
-    asked = (place.authorizer._patiently(question, fields) for _ in range(4))
+    asked = (place.authorizer._patiently(answer_lost, fields) for _ in range(4))
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(isinstance(outcome, BridgeRefusedError) for outcome in outcomes) == 3
     assert sum(isinstance(outcome, tuple) for outcome in outcomes) == 1

@@ -526,6 +526,25 @@ async def test_a_bridge_that_was_connected_a_moment_ago_may_return(
         assert known.returning is returning
 
 
+async def test_nobody_sees_it_gone_before_they_see_that_it_was_there(
+    one: Replica, two: Replica, state: FailingState, clock: FakeClock
+) -> None:
+    paired = record(clock)
+    await one.registry.enrol(paired)
+    presence = await one.join(paired)
+    clock.advance(100)
+    seen: list[Known | None] = []
+
+    async def look() -> None:
+        seen.append(await two.sees(paired))
+
+    state.after_remove = look
+    await one.leave(presence)
+    (known,) = seen
+    assert known is not None
+    assert (known.connection, known.returning) == (None, True)
+
+
 async def test_a_leave_whose_bridge_is_not_written_down_is_not_remembered(
     one: Replica, state: FailingState, clock: FakeClock, tmp_path: Path
 ) -> None:
