@@ -1,8 +1,16 @@
-"""What every test has: the loop that the services run on."""
+"""What every test has: the loop that the services run on, and its place when several processes run the tests."""
 
 import asyncio
 import sys
 from collections.abc import Callable, Mapping
+
+import pytest
+from hypothesis import settings
+
+# An example that takes long on a loaded machine is no fault; the tests' own timeout bounds all of them. All else is
+# Hypothesis' own choice, which is the same examples in every run where CI is set.
+settings.register_profile("unhurried", parent=settings.default, deadline=None)
+settings.load_profile("unhurried")
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -12,3 +20,18 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     import uvloop
 
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the tests (`-n 2 --dist loadgroup`), tell which stay together.
+
+    A file's tests do, for their parts are started once a file. All that have containers do, for the platform's
+    addresses are given out once on a machine; they take the longest by far, so they come first.
+    """
+    if not config.getoption("loadgroup", default=False):
+        return
+    for item in items:
+        together = "docker" if item.get_closest_marker("docker") else str(item.path.relative_to(config.rootpath))
+        item.add_marker(pytest.mark.xdist_group(together))
+    items.sort(key=lambda item: item.get_closest_marker("docker") is None)
