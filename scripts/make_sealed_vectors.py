@@ -19,7 +19,6 @@ from tests.support.sealed_parts import (
     DEVICE,
     IDENTITY,
     NOW,
-    OTHER_DEVICE,
     PINNED,
     RING,
     SECRET,
@@ -30,7 +29,7 @@ from tests.support.sealed_parts import (
     seeded,
 )
 
-from cloudtolocalllm.sealed import approval, base64url, bhttp, statement
+from cloudtolocalllm.sealed import base64url, bhttp, statement
 from cloudtolocalllm.sealed.bhttp import InformationalHead, Message, RequestHead, ResponseHead
 from cloudtolocalllm.sealed.device import device_id, proof_fields, proof_message, public_point, sign
 from cloudtolocalllm.sealed.exchange import ResponseWriter, seal_request
@@ -140,11 +139,9 @@ def streamed() -> dict[str, Any]:
 
 
 def device() -> dict[str, Any]:
-    """A device's key, a proof, an approval by it."""
+    """A device's key, and a proof by it."""
     ours = public_point(DEVICE)
-    other = device_id(public_point(OTHER_DEVICE))
     client = sealer("proof")
-    record = approval.Approval(device_id(ours), other, PINNED, NOW, "Käthes Telefon")
     return {
         "private": f"{DEVICE.private_numbers().private_value:064x}",
         "point": ours.hex(),
@@ -154,9 +151,6 @@ def device() -> dict[str, Any]:
         "proofFields": fields(proof_fields(client, DEVICE, NOW)),
         "signed": b"message".hex(),
         "signature": sign(DEVICE, b"message").hex(),
-        "approval": approval.sign(record, DEVICE),
-        "approved": other,
-        "name": record.name,
     }
 
 

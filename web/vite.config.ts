@@ -19,6 +19,8 @@ export default defineConfig({
     // The content security policy allows data: for images only.
     assetsInlineLimit: 0,
     reportCompressedSize: false,
+    // Those of what is in the bundle ask to be passed on with it.
+    license: { fileName: "licenses.txt" },
   },
   server: { proxy: Object.fromEntries(routes.map((route) => [route, { target: server }])) },
 });

@@ -73,6 +73,7 @@ async def run(bench: Bench) -> list[Result]:
     async with _ways(bench) as ways:
         firsts, requests = await _requests(bench, ways)
         chunks = await _streams(bench, ways, SLOW, a_chunk_each=True)
+        alone = await _streams(bench, ways, SLOW, streams=1, a_chunk_each=True)
         tokens = await _streams(bench, ways, USUAL, a_chunk_each=False)
     return [
         Result(
@@ -82,6 +83,10 @@ async def run(bench: Bench) -> list[Result]:
         Result(
             "sealed_bridge_cpu_per_chunk", _added(chunks), "us", _plain(chunks), CHUNK_BAR,
             note=f"added at the bridge where each token is a chunk; baseline: a plain token; {_spread(chunks)}",
+        ),
+        Result(
+            "sealed_bridge_cpu_per_chunk_alone", _added(alone), "us", _plain(alone),
+            note=f"the same of one stream, for which alone the bridge wakes at the grid; {_spread(alone)}",
         ),
         Result(
             "sealed_bridge_cpu_per_token", median(each.figures["sealed"] for each in tokens), "us", _plain(tokens),
@@ -172,7 +177,9 @@ async def _requests(bench: Bench, ways: dict[str, Ask]) -> tuple[list[Round], li
     return firsts, spent
 
 
-async def _streams(bench: Bench, ways: dict[str, Ask], pace: float, *, a_chunk_each: bool) -> list[Round]:
+async def _streams(
+    bench: Bench, ways: dict[str, Ask], pace: float, *, streams: int = STREAMS, a_chunk_each: bool
+) -> list[Round]:
     """Return microseconds of the bridge's processor that a token takes, or a sealed chunk, once all streams run.
 
     Raises:
@@ -186,9 +193,9 @@ async def _streams(bench: Bench, ways: dict[str, Ask], pace: float, *, a_chunk_e
         for name, ask in _turns(ways, number):
             read = Read()
             tasks = []
-            for _ in range(STREAMS):
+            for _ in range(streams):
                 tasks.append(asyncio.ensure_future(ask(content, read)))
-                await asyncio.sleep(SPREAD / STREAMS)
+                await asyncio.sleep(SPREAD / streams)
             await asyncio.sleep(RAMP)
             meter, before = CpuMeter(bridge), replace(read)
             await asyncio.sleep(seconds)
@@ -197,7 +204,7 @@ async def _streams(bench: Bench, ways: dict[str, Ask], pace: float, *, a_chunk_e
             for task in tasks:
                 task.cancel()
             if any(isinstance(end, Exception) for end in await asyncio.gather(*tasks, return_exceptions=True)):
-                raise RuntimeError(f"expected {STREAMS} streams without error")
+                raise RuntimeError(f"expected {streams} streams without error")
             if a_chunk_each and name == "sealed":
                 if tokens > pieces * MOST_IN_A_CHUNK:
                     raise RuntimeError(f"expected about a token in a chunk, got {tokens} in {pieces}; is it busy?")

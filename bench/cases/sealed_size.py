@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -52,7 +53,9 @@ async def _said() -> bytes:
     )  # fmt: skip
     try:
         said, _ = await asyncio.wait_for(process.communicate(), DEADLINE)
-    finally:
+    except BaseException:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)  # it has workers
+        await process.wait()
+        raise
     return said

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import sqlite3
 import tempfile
 import threading
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import CancelledError, Future
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import CancelledError
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -150,8 +151,31 @@ class _Engine(ThreadingHTTPServer):
         self._thread.join(5)
 
 
+class _Followed:
+    """Events on their way to a page. They are taken, and closed, in the home's thread; never both at once."""
+
+    def __init__(self, answer: Events) -> None:
+        self._events = answer.events
+        self._turn = asyncio.Lock()
+        self._taking: asyncio.Task[Any] | None = None
+
+    async def next(self) -> dict[str, Any] | None:
+        async with self._turn:
+            self._taking = asyncio.current_task()
+            return await anext(self._events, None)
+
+    def break_off(self) -> None:
+        if self._taking is not None:
+            self._taking.cancel()
+
+    async def close(self) -> None:
+        self.break_off()
+        async with self._turn:
+            await self._events.aclose()
+
+
 class ChatHome:
-    """A home in a thread of its own."""
+    """A home in a thread of its own. Once it is closed, whoever asks finds the connection broken."""
 
     def __init__(self, script: EngineScript) -> None:
         self._script = script
@@ -159,11 +183,17 @@ class ChatHome:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._waiting: set[Future[Any]] = set()
-        self._closing = False
+        self._followed: set[_Followed] = set()
+        self._closed = False
+        self._gate = threading.Lock()
+        """Between what is begun in the home's thread and the end of that."""
         self._folder = tempfile.TemporaryDirectory(prefix="c2l-test-")
         self._stack = AsyncExitStack()
-        self._client = self.call(self._open())
+        try:
+            self._client = self.call(self._open())
+        except BaseException:
+            self.close()
+            raise
 
     async def _open(self) -> HomeClient:
         url = f"http://127.0.0.1:{self._engine.server_port}"
@@ -172,7 +202,15 @@ class ChatHome:
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something in the home's thread."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT)
+        with self._gate:
+            if self._closed:
+                work.close()
+                raise ConnectionResetError
+            waiting = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return waiting.result(WAIT)
+        except CancelledError:
+            raise ConnectionResetError from None
 
     def restart(self) -> None:
         """End the bridge and start it again, with the same store."""
@@ -186,50 +224,60 @@ class ChatHome:
         for engine in self._client.home.catalog.engines:
             self.call(engine.refresh_models())
 
+    def has_stored(self, text: str) -> Callable[[], bool]:
+        """Return what tells whether so much of the one answer that is being written is on disk."""
+        (store,) = Path(self._folder.name).glob("*.home.db")
+
+        def has() -> bool:
+            with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=5)) as db:
+                pieces = db.execute("SELECT text FROM run_text ORDER BY run, at").fetchall()
+            return "".join(piece for (piece,) in pieces) == text
+
+        return has
+
     def get(self, method: str, path: str, value: Any = None) -> Any:
         """Ask the home as another client would."""
         return self.call(self._client.get(method, path, value))
 
-    def ask(self, method: str, path: str, query: dict[str, str], content: bytes) -> Reply | Iterator[bytes]:
-        """Answer a request of the page; events come one by one."""
+    def ask(self, method: str, path: str, query: dict[str, str], content: bytes) -> Reply | Generator[bytes]:
+        """Answer a request of the page; events come one by one, and whoever takes them closes them."""
         api = self._client.bridge.home_api
         assert api is not None
         answer = self.call(api.handle(Caller(None), Request(method, path, query, content)))
         return self._lines(answer) if isinstance(answer, Events) else answer
 
-    def _lines(self, answer: Events) -> Iterator[bytes]:
-        async def following() -> dict[str, Any] | None:
-            return await anext(answer.events, None)
-
+    def _lines(self, answer: Events) -> Generator[bytes]:
+        followed = _Followed(answer)
+        self._followed.add(followed)
         try:
-            while (event := self._next(following())) is not None:
+            while (event := self.call(followed.next())) is not None:
                 yield json.dumps(event, ensure_ascii=False).encode() + b"\n"
         finally:
-            if not self._closing:
-                self.call(answer.events.aclose())
-
-    def _next(self, work: Coroutine[Any, Any, T]) -> T:
-        waiting = asyncio.run_coroutine_threadsafe(work, self._loop)
-        self._waiting.add(waiting)
-        try:
-            return waiting.result(WAIT)
-        except CancelledError:
-            raise ConnectionResetError from None
-        finally:
-            self._waiting.discard(waiting)
+            with suppress(ConnectionResetError):  # the home is closed, and closes it itself
+                self.call(followed.close())
+                self._followed.discard(followed)
 
     def break_streams(self) -> None:
         """Break off what is followed just now."""
-        for waiting in list(self._waiting):
-            waiting.cancel()
+        for followed in list(self._followed):
+            self._loop.call_soon_threadsafe(followed.break_off)
 
     def close(self) -> None:
-        """End it."""
-        self._closing = True
-        self.break_streams()
-        self.call(self._stack.aclose())
+        """End it, and with it what was begun and not waited for."""
+        with self._gate:
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(WAIT)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
         self._engine.close()
         self._folder.cleanup()
+
+    async def _end(self) -> None:
+        for followed in list(self._followed):
+            await followed.close()
+        await self._stack.aclose()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

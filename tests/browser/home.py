@@ -4,6 +4,7 @@ import json
 import mimetypes
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -224,12 +225,17 @@ class Handler(BaseHTTPRequestHandler):
             self._json(503, problem("bridge-offline", 503, "The machine is not connected", "It may come back."))
             return
         query = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
-        answer = chat.ask(self.command, path.removeprefix("/c2l"), query, content)
+        try:
+            answer = chat.ask(self.command, path.removeprefix("/c2l"), query, content)
+        except ConnectionResetError:
+            self.close_connection = True
+            return
         if isinstance(answer, HomeReply):
             self._head(answer.status, answer.media_type, ("content-length", str(len(answer.content))))
             self.wfile.write(answer.content)
             return
-        self._lines(answer, self.home.cuts.pop(0) if self.home.cuts and path.startswith("/c2l/runs/") else None)
+        with closing(answer):
+            self._lines(answer, self.home.cuts.pop(0) if self.home.cuts and path.startswith("/c2l/runs/") else None)
 
     def _lines(self, lines: Iterator[bytes], cut: int | None) -> None:
         """Write events one by one, and break off after so many, or when the home is not to be reached any more."""

@@ -165,6 +165,13 @@ def test_the_first_load_is_small_and_compressed_beforehand() -> None:
     assert not list(DIST.rglob("*.map"))
 
 
+def test_the_licences_of_what_is_in_it_are_passed_on() -> None:
+    require((DIST / "index.html").is_file(), "the built page", "cd web && npm ci && npm run build")
+    told = (DIST / "licenses.txt").read_text()
+    packages = json.loads((DIST.parent / "package.json").read_text())["dependencies"]
+    assert [name for name, version in packages.items() if f"{name} - {version}" not in told] == []
+
+
 def test_the_page_has_nothing_inline() -> None:
     require((DIST / "index.html").is_file(), "the built page", "cd web && npm ci && npm run build")
     text = (DIST / "index.html").read_text()

@@ -1,11 +1,12 @@
 """A streamed conversation: asking, stopping, losing the connection, coming back."""
 
-import time
+import json
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Dialog, Route, expect
 from tests.browser.conftest import Chat
-from tests.browser.home import Answer, event, tokens
+from tests.browser.home import WAIT, Answer, event, problem, tokens
+from tests.support.stack import wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -62,7 +63,7 @@ def test_stop_is_said_to_the_home_and_keeps_what_came(chat: Chat, how: str) -> N
         chat.page.get_by_role("button", name="Stop").click()
     else:
         chat.page.keyboard.press("Escape")
-    assert answer.left.wait(5)
+    assert answer.left.wait(WAIT)
     chat.expect_outcome("stopped")
     assert chat.answer.strip() == "Grüße aus"
     chat.page.get_by_role("button", name="Try again").click()
@@ -121,7 +122,7 @@ def test_stop_while_there_is_no_way_is_told_home_once_there_is(chat: Chat) -> No
     expect(chat.page.get_by_text("The answer goes on at home")).to_be_visible()
     chat.page.keyboard.press("Escape")
     chat.home.reachable(now=True)
-    assert answer.left.wait(10)
+    assert answer.left.wait(WAIT)
     chat.expect_outcome("stopped")
 
 
@@ -160,12 +161,79 @@ def test_a_bridge_that_starts_anew_goes_on_with_the_answer(chat: Chat) -> None:
     chat.home.answers = [first, Answer(tokens(PIECES))]
     chat.ask("Hello")
     expect(chat.page.locator(".markdown")).to_have_text("Grüße aus der")
-    time.sleep(0.3)  # the home writes down what it has every 0.2 s
-    assert chat.home.chat is not None
-    chat.home.chat.restart()
+    home = chat.home.chat
+    assert home is not None
+    wait_for(home.has_stored("Grüße aus der "), within=WAIT, what="the home to write down what it has")
+    home.restart()
     chat.expect_outcome("done")
     assert chat.answer.split() == WORDS
     assert chat.home.asked[0] == chat.home.asked[1]
+
+
+def test_what_was_not_sent_yet_is_sent_after_a_reload(chat: Chat) -> None:
+    chat.home.answers = [Answer(tokens(["One."]))]
+    chat.page.route("**/c2l/conversations", lambda route: lose(route, "POST"))
+    chat.ask("Hello")
+    expect(chat.page.get_by_role("article").first).to_contain_text("Hello")
+    expect(chat.page.get_by_text("Sending…")).to_be_visible()
+    expect(chat.page.get_by_test_id("status")).to_have_text("Ready")
+    asked: list[str] = []
+
+    def agree(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    chat.page.on("dialog", agree)
+    chat.page.reload()
+    # A tab that is closed would take it along, so the browser asks.
+    assert asked == ["beforeunload"]
+    expect(chat.page.get_by_role("article").first).to_contain_text("Hello")
+    chat.page.unroute_all()
+    expect(chat.page.locator(".markdown")).to_have_text("One.")
+    chat.page.reload()
+    expect(chat.page.locator(".markdown")).to_have_text("One.")
+    assert asked == ["beforeunload"]
+    assert len(chat.home.asked) == 1
+
+
+def lose(route: Route, method: str) -> None:
+    if route.request.method == method:
+        route.abort()
+    else:
+        route.continue_()
+
+
+def test_what_a_home_refuses_is_told_wherever_one_is_by_then(chat: Chat) -> None:
+    chat.home.answers = [Answer(tokens(["Red."]))]
+    chat.ask("apples")
+    chat.expect_outcome("done")
+    chat.page.get_by_role("button", name="New chat").click()
+    held: list[Route] = []
+    chat.page.route("**/c2l/conversations", lambda route: held.append(route))
+    chat.ask("pears")
+    expect(chat.page.get_by_role("article").first).to_contain_text("pears")
+    chat.page.get_by_role("link", name="apples").click()
+    expect(chat.page.locator(".markdown")).to_have_text("Red.")
+    full = json.dumps(problem("home-full", 507, "The home store has no room", "Delete something."))
+    for route in held:
+        route.fulfill(status=507, content_type="application/problem+json", body=full)
+    expect(chat.page.get_by_text("In another conversation:")).to_be_visible()
+    expect(chat.page.get_by_role("alert")).to_contain_text("Delete something.")
+    chat.page.get_by_role("button", name="New chat").click()
+    chat.page.get_by_label("Message").fill("begun")
+    chat.page.get_by_role("button", name="Put the message back").click()
+    expect(chat.page.get_by_label("Message")).to_have_value("pears\n\nbegun")
+
+
+def test_what_was_begun_to_be_written_is_not_left_to_who_signs_in_next(chat: Chat) -> None:
+    chat.page.get_by_label("Message").fill("between us")
+    chat.page.get_by_role("button", name="Sign out").click()
+    expect(chat.page.get_by_role("heading", name="Sign in to chat")).to_be_visible()
+    chat.home.accounts.user = "u_somebody"
+    chat.home.signed_in = True
+    chat.page.get_by_role("button", name="look again").click()
+    expect(chat.page.get_by_test_id("status")).to_have_text("Ready")
+    expect(chat.page.get_by_label("Message")).to_have_value("")
 
 
 def test_an_engine_that_breaks_off_is_not_taken_for_the_whole(chat: Chat) -> None:
@@ -234,7 +302,7 @@ def test_spoilt_storage_does_no_harm(chat: Chat) -> None:
     chat.home.answers = [Answer(tokens(["One."]))]
     chat.ask("First")
     chat.expect_outcome("done")
-    chat.page.wait_for_timeout(1_200)  # what was seen is kept at most a second later
+    wait_for(lambda: chat.kept("First", "One."), within=WAIT, what="the browser to keep what was seen")
     assert chat.page.evaluate(SPOIL) >= 2
     chat.page.evaluate("""for (const key of ["c2l.model.v2", "c2l.models.v1"]) localStorage.setItem(key, '{')""")
     chat.page.reload()

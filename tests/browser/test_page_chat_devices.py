@@ -10,7 +10,8 @@ from playwright.sync_api import Browser, Page, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 from tests.browser.chat_home import ChatHome
 from tests.browser.conftest import Chat
-from tests.browser.home import Answer, Server, tokens
+from tests.browser.home import WAIT, Answer, Server, tokens
+from tests.support.stack import wait_for
 
 PATIENCE = 1_500.0
 """Milliseconds."""
@@ -37,7 +38,7 @@ def test_another_device_sees_it_all_and_may_stop_it(chat: Chat, other: Page) -> 
     expect(other.locator(".markdown")).to_have_text("One two")
     other.get_by_role("button", name="Stop").click()
     chat.expect_outcome("stopped")
-    assert answer.left.wait(5)
+    assert answer.left.wait(WAIT)
     expect(other.locator("article[data-outcome=stopped] .markdown")).to_have_text("One two")
     other.get_by_role("button", name="More about Count").click()
     other.get_by_role("button", name="Delete").click()
@@ -89,17 +90,24 @@ def test_two_devices_stay_equal(chat: Chat, chat_home: ChatHome, other: Page) ->
         expect(page.locator("article[data-outcome=streaming]")).to_have_count(0)
         for cancel in page.get_by_role("button", name="Cancel").all():
             cancel.click()
-    chat.page.wait_for_timeout(1_500)
-    whole = chat_home.get("GET", f"/conversations/{conversation}")
+
+    def equal() -> bool:
+        truth = path_at_home(chat_home, conversation)
+        return [path_of(page) for page in pages] == [truth, truth]
+
+    wait_for(equal, within=30, what="both to show what is at home")
+    assert len(chat_home.get("GET", f"/conversations/{conversation}")["messages"]) > 20
+
+
+def path_at_home(home: ChatHome, conversation: str) -> list[str]:
+    whole = home.get("GET", f"/conversations/{conversation}")
     by_id = {message["id"]: message for message in whole["messages"]}
+    path: list[str] = []
     at = whole["conversation"]["leaf"]
-    truth: list[str] = []
     while at is not None:
-        truth.insert(0, by_id[at]["content"])
+        path.insert(0, by_id[at]["content"])
         at = by_id[at]["parent"]
-    assert path_of(chat.page) == truth
-    assert path_of(other) == truth
-    assert len(by_id) > 20
+    return path
 
 
 @pytest.fixture
@@ -127,6 +135,7 @@ class TestModels:
         expect(chat.page.get_by_text("pulling abc (40 of 100 MB)")).to_be_visible()
         # It goes on whoever watches.
         chat.page.get_by_role("button", name="Close").click()
+        expect(chat.page.get_by_role("button", name="Models")).to_be_focused()
         chat.page.get_by_role("button", name="Models").click()
         expect(chat.page.get_by_text("pulling abc (40 of 100 MB)")).to_be_visible()
         chat.home.models = [*chat.home.models, "tiny:1b"]
@@ -143,7 +152,7 @@ class TestModels:
         chat.page.get_by_label("Fetch a model").press("Enter")
         chat.page.get_by_role("button", name="Stop fetching tiny:1b").click()
         expect(chat.page.get_by_text("Stopped. What is there already is kept")).to_be_visible()
-        assert pull.left.wait(5)
+        assert pull.left.wait(WAIT)
 
     def test_a_model_is_deleted_after_a_question(self, chat: Chat) -> None:
         chat.page.get_by_role("button", name="Models").click()

@@ -7,7 +7,8 @@ import pytest
 from playwright.sync_api import Locator, expect
 from tests.browser.chat_home import ChatHome
 from tests.browser.conftest import Chat
-from tests.browser.home import Answer, tokens
+from tests.browser.home import WAIT, Answer, tokens
+from tests.support.stack import wait_for
 
 pytestmark = pytest.mark.browser
 
@@ -122,7 +123,7 @@ def test_without_the_home_it_can_be_read_and_not_changed(chat: Chat) -> None:
     begin(chat, "apples", "pears")
     chat.page.get_by_role("link", name="apples").click()
     expect(chat.page.locator(".markdown")).to_have_text("About apples.")
-    chat.page.wait_for_timeout(1_200)  # what was seen is kept at most a second later
+    wait_for(lambda: chat.kept("pears", "About apples."), within=WAIT, what="the browser to keep what was seen")
     chat.home.reachable(now=False)
     chat.page.reload()
     expect(chat.page.locator(".markdown")).to_have_text("About apples.")
@@ -151,6 +152,12 @@ def test_a_narrow_page_has_the_list_in_a_drawer(chat: Chat) -> None:
     chat.page.get_by_role("link", name="apples").click()
     expect(chat.page.get_by_role("dialog")).to_have_count(0)
     expect(chat.page.locator(".markdown")).to_have_text("About apples.")
-    chat.page.get_by_role("button", name="Conversations").click()
+    expect(chat.page.get_by_label("Message")).to_be_focused()
+    opener = chat.page.get_by_role("button", name="Conversations")
+    opener.click()
     chat.page.keyboard.press("Escape")
     expect(chat.page.get_by_role("dialog")).to_have_count(0)
+    expect(opener).to_be_focused()
+    opener.click()
+    chat.page.get_by_role("button", name="Close").click()
+    expect(opener).to_be_focused()

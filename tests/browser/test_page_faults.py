@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.watched_answer import SEVERAL, WatchedAnswer, engine_says, now, pair, sign_in_link
 from tests.support.engines import EngineProcess, demo_stats, llama_server, ollama_standin
 from tests.support.fault_proxy import FaultProxy
-from tests.support.loop_thread import LoopThread, loop_thread
+from tests.support.loop_thread import LoopThread
 from tests.support.stack import Stack, running_stack, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -67,12 +67,6 @@ def long_stack(long: EngineProcess) -> Iterator[Stack]:
         tempfile.TemporaryDirectory(prefix="c2l-test-") as folder,
         running_stack(Path(folder) / "data", engines=[long.url]) as running,
     ):
-        yield running
-
-
-@pytest.fixture
-def beside() -> Iterator[LoopThread]:
-    with loop_thread() as running:
         yield running
 
 

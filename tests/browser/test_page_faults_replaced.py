@@ -13,7 +13,7 @@ from tests.browser.watched_answer import SEVERAL, WatchedAnswer, engine_says, no
 from tests.support.deployment import Deployment, paired, running_deployment, sign_in
 from tests.support.engines import EngineProcess, llama_server, ollama_standin
 from tests.support.fault_proxy import FaultProxy
-from tests.support.loop_thread import LoopThread, loop_thread
+from tests.support.loop_thread import LoopThread
 from tests.support.nginx_server import NginxServer, running_nginx
 from tests.support.second_bridge import second_bridge
 from tests.support.stack import Stack, running_stack
@@ -45,12 +45,6 @@ def stack(engine: EngineProcess) -> Iterator[Stack]:
         tempfile.TemporaryDirectory(prefix="c2l-test-") as folder,
         running_stack(Path(folder) / "data", engines=[engine.url]) as running,
     ):
-        yield running
-
-
-@pytest.fixture
-def beside() -> Iterator[LoopThread]:
-    with loop_thread() as running:
         yield running
 
 
@@ -111,20 +105,10 @@ def test_all_replicas_of_the_api_are_replaced(
     pair(page, deployment.url, bridge, f"Test {how}")
     answer = WatchedAnswer(page, engine, bridge, expected)
     answer.ask()
-    replace(deployment, at_once=how == "at once")
+    deployment.replace_apis(at_once=how == "at once")
     before = len(answer.seen[-1][1])
     answer.expect_whole()
     assert before < len(expected.strip()), "expected the answer to outlive them"
     print(f"all API replicas replaced {how}: longest gap {answer.longest_gap():.2f} s")
     answer.is_shown_anew()
     assert httpx.get(f"{deployment.url}/readyz", timeout=10).status_code == 200
-
-
-def replace(deployment: Deployment, *, at_once: bool) -> None:
-    if at_once:
-        for name in deployment.names:
-            deployment.parts[f"api-{name}"].kill()
-    for name in deployment.names:
-        if not at_once:
-            deployment.parts[f"api-{name}"].stop()
-        deployment.start_api(name)

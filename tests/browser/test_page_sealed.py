@@ -295,6 +295,7 @@ def test_without_a_link_words_are_compared_and_a_paired_device_lets_it_in(
     signed_in: Page, other: Page, stack: Stack
 ) -> None:
     pair(signed_in, stack, "Doorkeeper")
+    pair(other, stack, "Visitor before")
     other.goto(f"{stack.url}/pair?home={bridge_of(stack)}")
     other.get_by_text("Without a link").click()
     other.get_by_label("Name of this browser").fill("Visitor")
@@ -315,7 +316,10 @@ def test_without_a_link_words_are_compared_and_a_paired_device_lets_it_in(
     expect(other.get_by_text("Say here whether the words were the same.")).to_be_visible(timeout=20_000)
     other.get_by_role("button", name="The words are the same").click()
     expect(other.get_by_role("heading", name="This browser is paired")).to_be_visible(timeout=20_000)
-    expect(item(devices(other, stack), "Visitor")).to_contain_text("This browser")
+    listed = devices(other, stack)
+    expect(item(listed, "Visitor")).to_contain_text("This browser")
+    # Its key of before is of no use any more.
+    expect(item(listed, "Visitor before")).to_have_count(0)
 
 
 def test_who_gives_up_waiting_waits_no_more(signed_in: Page, stack: Stack) -> None:

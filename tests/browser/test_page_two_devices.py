@@ -23,7 +23,7 @@ from tests.browser.test_page_chat_devices import PATIENCE, act, path_of
 from tests.browser.watched_answer import pair, sign_in_link
 from tests.support.engines import EngineProcess, demo_engine
 from tests.support.fault_proxy import FaultProxy
-from tests.support.loop_thread import LoopThread, loop_thread
+from tests.support.loop_thread import LoopThread
 from tests.support.stack import Stack, running_stack, wait_for
 
 from cloudtolocalllm.bridge.store import conversations, messages
@@ -102,6 +102,7 @@ class Device:
             print("refused:", self.page.locator("main").get_by_role("alert").first.inner_text().replace("\n", ": "))
             back = self.page.get_by_role("button", name="Put the message back").first
             if back.count() > 0:
+                self.page.get_by_label("Message").fill("")
                 back.click()
                 self.refused.append(self.page.get_by_label("Message").input_value())
             else:
@@ -138,12 +139,6 @@ def stack(engine: EngineProcess) -> Iterator[Stack]:
         tempfile.TemporaryDirectory(prefix="c2l-test-") as folder,
         running_stack(Path(folder) / "data", engines=[engine.url]) as running,
     ):
-        yield running
-
-
-@pytest.fixture
-def beside() -> Iterator[LoopThread]:
-    with loop_thread() as running:
         yield running
 
 

@@ -13,7 +13,7 @@ from tests.support.connect_process import laptop
 from tests.support.deployment import Deployment, await_connected, running_deployment
 from tests.support.engines import EngineProcess, demo_stats
 from tests.support.fault_proxy import FaultProxy
-from tests.support.long_answer import ask
+from tests.support.long_answer import ask, some_more
 from tests.support.nginx_server import running_nginx
 from tests.support.second_bridge import second_bridge
 from tests.support.stack import Stack, running_stack
@@ -43,7 +43,7 @@ async def test_nginx_is_restarted(short_dir: Path, paced: EngineProcess, tmp_pat
                 arrived: list[float] = []
                 async with asyncio.TaskGroup() as tasks:
                     answer = tasks.create_task(ask(url, {}, TOKENS, PACE, arrived))
-                    await asyncio.sleep(2.0)
+                    await some_more(arrived)
                     await asyncio.to_thread(nginx.stop)
                     count = len(arrived)
                     await asyncio.sleep(1.0)
@@ -71,8 +71,8 @@ async def test_all_replicas_of_the_api_are_replaced(tmp_path: Path) -> None:
                 arrived: list[float] = []
                 async with asyncio.TaskGroup() as tasks:
                     answer = tasks.create_task(ask(url, {}, TOKENS, PACE, arrived))
-                    await asyncio.sleep(1.0)
-                    await asyncio.to_thread(_replace, deployment, at_once=how == "at once")
+                    await some_more(arrived)
+                    await asyncio.to_thread(deployment.replace_apis, at_once=how == "at once")
                 assert answer.result() == expected, how
                 gap = max(late - early for early, late in itertools.pairwise(arrived)) - 1 / PACE
                 print(f"all API replicas replaced {how}: longest gap {max(gap, 0):.2f} s")
@@ -85,13 +85,3 @@ def _home(deployment: Deployment, key: str) -> None:
     rack = deployment.bridge("rack", environ={"C2L_BRIDGE_PAIRING_KEY": key})
     with httpx.Client(base_url=deployment.url, headers={"x-api-key": key}, timeout=20) as client:
         await_connected(client, "rack", rack)
-
-
-def _replace(deployment: Deployment, *, at_once: bool) -> None:
-    if at_once:
-        for name in deployment.names:
-            deployment.parts[f"api-{name}"].kill()
-    for name in deployment.names:
-        if not at_once:
-            deployment.parts[f"api-{name}"].stop()
-        deployment.start_api(name)

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +24,11 @@ from tests.support.marked_engine import DEADLINE, MarkedEngine, marked_engine
 from tests.support.marks import Search
 from tests.support.recorded_nginx import RecordedNginx
 from tests.support.sealed_client import HttpOuter, SealedClient
-from tests.support.stack import ROOT
+from tests.support.stack import ROOT, wait_for
 
 from cloudtolocalllm.sealed.pairing import PairingLink, read_link
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.slow]
 
 STEM = "zq7vkxw3j"
 THEIRS = {
@@ -77,7 +78,10 @@ def place_in(stack: ExitStack, kind: type[RecordedDeployment]) -> Place:
         made = alice.post("/api/auth/keys", json={"name": "laptop", "days": 1})
         assert made.status_code == 201, made.text
     recorder = Recorder(deployment, Search(STEM, MARKS))
-    recorder.look_into_memory()
+    half = stack.enter_context(socket.create_connection(("127.0.0.1", deployment.ports["clients"])))
+    half.sendall(f"GET /{home}".encode())  # what is not whole the edge has to hold
+    wait_for(lambda: recorder.sees(KNOWN, "edge"), within=3 * DEADLINE, what="the edge to read what is held by it")
+    half.close()
     return Place(deployment, engine, recorder, made.json()["key"])
 
 
@@ -105,11 +109,11 @@ def recorded(request: pytest.FixtureRequest) -> Iterator[Recorded]:
         use_sealed(place, runner)
         sealed = place.recorder.findings()
         at_home, at_engine = place.kept_at_home(), place.recorder.search.in_data(b"".join(place.engine.got))
-        watched(place, lambda: chat_plainly(place))
+        watched(place, lambda: chat_plainly(place), place.engine.text)
         yield Recorded(sealed, place.recorder.findings(), at_home, at_engine)
 
 
-def watched(place: Place, ask: Callable[[], str]) -> None:
+def watched(place: Place, ask: Callable[[], str], answer: str) -> None:
     """Ask in a thread; look into memory when the request is under way, and in the middle of the answer."""
     place.engine.again()
     with ThreadPoolExecutor(1) as pool:
@@ -123,7 +127,7 @@ def watched(place: Place, ask: Callable[[], str]) -> None:
         finally:
             place.engine.begin.set()
             place.engine.finish.set()
-        assert asking.result(DEADLINE) == place.engine.text
+        assert asking.result(DEADLINE) == answer
     place.recorder.look_into_memory()
 
 
@@ -149,13 +153,12 @@ def use_sealed(place: Place, runner: asyncio.Runner) -> None:
         outer = HttpOuter(http, place.deployment.clients, place.headers)
         client = runner.run(SealedClient.paired(outer, link_of(place), MARKS["device"]))
         place.recorder.look_into_memory()
-        watched(place, lambda: runner.run(converse(place, client)))
-        watched(place, lambda: runner.run(chat_sealed(place, client)))
+        watched(place, lambda: runner.run(converse(place, client)), place.engine.text)
+        watched(place, lambda: runner.run(chat_sealed(place, client)), place.engine.text)
         hits = runner.run(client.ask("GET", f"/c2l/search?query={MARKS['search']}"))
         assert len(hits["hits"]) == 1
         place.recorder.look_into_memory()
-        runner.run(pull(place, client))
-        place.recorder.look_into_memory()
+        watched(place, lambda: runner.run(pull(place, client)), "done")
     finally:
         runner.run(http.aclose())
 
@@ -193,12 +196,13 @@ async def chat_sealed(place: Place, client: SealedClient) -> str:
     return "".join([line["message"]["content"] async for line in answer.lines()])
 
 
-async def pull(place: Place, client: SealedClient) -> None:
-    """Pull a model and watch it."""
+async def pull(place: Place, client: SealedClient) -> str:
+    """Pull a model and watch it; return how it ended."""
     watch = await client.open("POST", "/c2l/models/pull", {"model": MARKS["pulled"]})
     assert watch.status == 200, await watch.read()
-    assert [event async for event in watch.lines()][-1]["state"] == "done"
+    events = [event async for event in watch.lines()]
     assert [name.partition(":")[0] for name in place.engine.pulled] == [MARKS["pulled"]]
+    return str(events[-1]["state"])
 
 
 def test_it_was_really_said(recorded: Recorded) -> None:

@@ -60,7 +60,7 @@ async def test_the_named_machine_is_woken_and_no_other(api: RunningApi, method: 
     async with api.bridge(desktop) as named, api.bridge(laptop) as newer:
         response = await api.authorize(method, f"/e2e/{desktop.id}", person.headers)
         assert claims_of(api, response, person.id).bridges == (desktop.id,)
-        assert await woken(named)
+        assert isinstance(await received(named), Wake)
         assert not await woken(newer)
 
 

@@ -22,6 +22,7 @@ from cloudtolocalllm.auth.dpop import ProofKey
 from cloudtolocalllm.auth.scopes import NO_SCOPE
 from cloudtolocalllm.bridge.home_api.api import describe_api
 from cloudtolocalllm.bridge.home_api.home import ROUTES
+from cloudtolocalllm.bridge.home_api.house import QUIET
 from cloudtolocalllm.bridge.home_api.messages import Caller, Events, Reply
 from cloudtolocalllm.bridge.home_api.schema import SchemaError, describe, encoded, read
 from cloudtolocalllm.bridge.identity import BridgeIdentity, PairingError
@@ -32,6 +33,7 @@ from cloudtolocalllm.bridge.store import devices
 from cloudtolocalllm.bridge.store.database import home_path
 from cloudtolocalllm.bridge.store.errors import StoreFullError
 from cloudtolocalllm.bridge.store.messages import NewMessage
+from cloudtolocalllm.bridge.store.retention import AT_ONCE
 from cloudtolocalllm.bridge.store.store import HomeStore
 from cloudtolocalllm.bridge.store.tx import Tx
 from cloudtolocalllm.sealed.device import public_point
@@ -72,7 +74,7 @@ def test_each_operation_has_a_name_of_its_own_and_every_reference_leads_somewher
         ("POST", "/conversations", {"title": 1}, "bad-request"),
         ("POST", "/conversations", {"title": "x", "more": 1}, "bad-request"),
         ("POST", "/conversations", {"title": "x", "id": "../.."}, "conflict"),
-        ("POST", "/conversations", {"title": "\ud800"}, "conflict"),
+        ("POST", "/conversations", {"title": "\ud800"}, "bad-request"),
         ("GET", "/conversations/" + "x" * 16, None, "not-found"),
         ("PUT", "/settings", {"quota_bytes": 2**60}, "bad-request"),
         ("PUT", "/settings", {"retention_days": -3}, "conflict"),
@@ -165,6 +167,16 @@ async def test_over_its_quota_the_home_says_so(client: HomeClient) -> None:
     assert await client.problem("POST", "/conversations", {}) == "home-full"
     await client.get("DELETE", f"/conversations/{talk}", status=204)
     await client.get("POST", "/conversations", {})
+
+
+async def test_over_its_quota_the_home_makes_room_for_what_is_new(client: HomeClient) -> None:
+    """However many old conversations have to go, and although nobody has tidied yet."""
+    for _ in range(3 * AT_ONCE):
+        await client.asked("x" * 50_000)
+    await client.get("PUT", "/settings", {"quota_bytes": 2**20})
+    await client.get("POST", "/conversations", {})
+    state = await client.get("GET", "/home")
+    assert state["used_bytes"] <= state["quota_bytes"] + 100_000
 
 
 async def test_a_removed_device_is_refused_before_it_is_written_down(client: HomeClient) -> None:
@@ -266,6 +278,7 @@ async def test_models_are_listed_pulled_and_deleted_when_that_is_switched_on(tmp
         await hold.wait()
         asked.chunk(b'{"status":"succ')
         asked.chunk(b'ess"}\n')
+        engine.models.append("new")
         asked.last_chunk()
 
     async with (
@@ -284,10 +297,11 @@ async def test_models_are_listed_pulled_and_deleted_when_that_is_switched_on(tmp
         hold.set()
         seen += [one async for one in second]
         assert seen[-1]["state"] == "done"
+        assert "new" in [model["name"] for model in (await client.get("GET", "/models"))["models"]]
         assert len(engine.asked) == 1  # whoever came later watched the same pull
         await client.get("POST", "/models/delete", {"model": "old"}, status=204)
         listed = await client.get("GET", "/models")
-        assert [model["name"] for model in listed["models"]] == ["tiny"]
+        assert [model["name"] for model in listed["models"]] == ["tiny", "new"]
         assert [pull["state"] for pull in listed["pulls"]] == ["done"]
 
 
@@ -304,7 +318,7 @@ async def test_a_pull_is_stopped_at_the_engine(tmp_path: Path) -> None:
         watching = await client.events("POST", "/models/pull", {"model": "new"})
         await until(lambda: bool(engine.asked))
         assert (await client.get("POST", "/models/pull/stop", {"model": "new"}))["state"] == "stopped"
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await engine.asked[0].gone.wait()
         assert [one async for one in watching][-1]["state"] == "stopped"
 
@@ -424,7 +438,12 @@ async def one_step(client: HomeClient, rng: random.Random, running: list[str]) -
     elif kind == "rename":
         await client.get("PATCH", base, {"title": str(rng.random()), "pinned": rng.random() < 0.5})
     elif kind == "run" and len(running) < 20:
-        running.append((await client.start(talk, note))["id"])
+        reply = await client.ask("POST", base + "/runs", {"model": "tiny", "parent": note})
+        assert isinstance(reply, Reply)
+        if reply.status == 200:
+            running.append(json.loads(reply.content)["id"])
+        else:
+            assert reply.status == 409, reply  # what is being written is not answered
     elif kind == "stop" and running:
         await client.get("POST", f"/runs/{running.pop()}/stop")
     elif kind == "drop" and rng.random() < 0.5:
@@ -444,7 +463,8 @@ async def exists(client: HomeClient, run: str) -> bool:
     return not isinstance(reply, Events) and reply.status == 200
 
 
-async def test_another_client_sees_a_new_conversation_within_a_second(client: HomeClient) -> None:
+async def test_another_client_is_told_of_a_new_conversation_at_once(client: HomeClient) -> None:
+    """Pushed, not found at the next look: that would be after 15 s."""
     state = await client.get("GET", "/home")
     events = await client.events("GET", "/changes/events", epoch=state["epoch"], since=state["newest"])
     assert (await anext(events))["changes"] == []
@@ -452,7 +472,7 @@ async def test_another_client_sees_a_new_conversation_within_a_second(client: Ho
     await asyncio.sleep(0.05)
     assert not waiting.done()
     talk = (await client.get("POST", "/conversations", {}))["id"]
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(QUIET / 2):
         (change,) = (await waiting)["changes"]
     assert (change["kind"], change["id"], change["gone"]) == ("conversation", talk, False)
     await events.aclose()

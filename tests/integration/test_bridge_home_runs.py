@@ -90,17 +90,27 @@ async def test_a_run_is_started_once(client: HomeClient, engine: ScriptedEngine)
     assert await client.problem("POST", f"/conversations/{other}/runs", body) == "conflict"
 
 
-async def test_a_stop_reaches_the_engine_at_once_and_keeps_the_text(
-    client: HomeClient, engine: ScriptedEngine
+async def test_a_stop_reaches_the_engine_before_the_disk_and_keeps_the_text(
+    client: HomeClient, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.answer = answers(event("as far as "), event("this"), hold=asyncio.Event())
     talk, note = await client.asked()
     run = await client.start(talk, note)
     watching = asyncio.create_task(client.watched(run["id"]))
     await until(lambda: client.home.runs._live[run["id"]].size == 14)
+    free = asyncio.Event()
+    write = client.home.store.write
+
+    async def slow(*arguments: Any, **named: Any) -> Any:
+        await free.wait()
+        return await write(*arguments, **named)
+
+    monkeypatch.setattr(client.home.store, "write", slow)
     stopped = asyncio.create_task(client.get("POST", f"/runs/{run['id']}/stop"))
-    async with asyncio.timeout(0.2):
+    async with asyncio.timeout(runs_desk.STOP_TIME):
         await engine.asked[0].gone.wait()
+    assert not stopped.done()
+    free.set()
     assert (await stopped)["state"] == "stopped"
     assert (await watching)[0] == "as far as this"
     assert (await client.get("GET", f"/conversations/{talk}"))["messages"][-1]["content"] == "as far as this"
@@ -340,7 +350,7 @@ async def test_a_store_that_is_full_fails_the_run_and_says_so(
     got, ended = await client.watched(run["id"])
     assert (ended["state"], ended["reason"]) == ("failed", "home-full")
     assert got == "x" * 200_000  # who watched has it all
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         await engine.asked[0].gone.wait()
     await client.home.store.write(lambda tx: tx.one("PRAGMA max_page_count = 100000"))
     await until(lambda: not client.home.runs._unfinished)

@@ -13,6 +13,7 @@ from tests.support.scripted_engine import Asked, ScriptedEngine, scripted_engine
 
 from cloudtolocalllm.bridge.runs import desk as runs_desk
 from cloudtolocalllm.bridge.store import runs as store_runs
+from cloudtolocalllm.bridge.store.runs import LeftRun
 
 WORDS = [f"wörd {n} " for n in range(12)]
 WHOLE = "".join(WORDS)
@@ -120,6 +121,47 @@ async def test_a_stop_holds_while_it_is_taken_up(tmp_path: Path) -> None:
             text, ended = await client.watched(id_)
             await asyncio.sleep(3 * runs_desk.LOOK_INTERVAL)
     assert (stopped["state"], ended["state"], text) == ("stopped", "stopped", "".join(WORDS[:5]))
+    assert len(teller.asked) == 1
+
+
+async def test_a_stop_ends_the_waiting_for_an_engine(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    teller = Teller()
+    async with scripted_engine(answer=teller) as engine, home(tmp_path, engine.url) as client:
+        id_ = await broken_off(client, teller)
+    async with home(tmp_path, engine.url) as client:
+        desk = client.home.runs
+        await client.get("POST", f"/runs/{id_}/stop")
+        await until(lambda: not desk.active)
+        await until(lambda: len(desk._tasks) == 1)  # that which stores
+    assert "task failed" not in caplog.messages
+
+
+async def test_one_that_was_stopped_before_it_is_taken_up_is_not(
+    engine: ScriptedEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.answer = teller = Teller()
+    async with home(tmp_path, engine.url) as client:
+        id_ = await broken_off(client, teller)
+        run = await client.home.runs.stop(id_)
+        client.home.store.left = [LeftRun(run, "m" * 16, "{}")]
+        client.home.runs.take_up()
+        await until(lambda: len(client.home.runs._tasks) == 1)
+        assert (await client.get("GET", f"/runs/{id_}"))["state"] == "stopped"
+    assert len(teller.asked) == 1
+    assert "task failed" not in caplog.messages
+
+
+async def test_options_that_are_not_understood_interrupt_it_and_do_not_leave_it_hanging(
+    engine: ScriptedEngine, tmp_path: Path
+) -> None:
+    """A newer program may have written them."""
+    engine.answer = teller = Teller()
+    async with home(tmp_path, engine.url) as client:
+        id_ = await broken_off(client, teller)
+        await client.home.store.write(lambda tx: tx.run("UPDATE runs SET options = ?", '{"tomorrows": 1}'))
+    async with home(tmp_path, engine.url) as client:
+        text, ended = await client.watched(id_)
+    assert (text, ended["state"]) == ("".join(WORDS[:5]), "interrupted")
     assert len(teller.asked) == 1
 
 

@@ -57,6 +57,19 @@ async def test_a_check_tells_what_is_wrong(tmp_path: Path) -> None:
         assert "API key" in wrong.out
 
 
+async def test_another_api_key_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    async with small_home(LIST) as home:
+        await paired(folder, home)
+        home.api_key = "c2l_another"
+        refused = await connect(folder, "--check")
+        assert refused.status == 1
+        assert "connect set HOME --key-file" in refused.out
+        done = await connect(folder, "set", "home", "--key-file", "-", typed=home.api_key)
+        assert done.status == 0, done.err
+        assert (await connect(folder, "--check")).status == 0
+
+
 async def test_homes_are_renamed_and_removed(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     async with small_home(LIST) as home:
@@ -107,6 +120,10 @@ async def test_what_cannot_start_says_why(tmp_path: Path) -> None:
         assert "--server" in (await connect(folder, "add", fragment, C2L_CONNECT_KEY=API_KEY)).err
         done = await connect(folder, "add", fragment, "--server", home.url, C2L_CONNECT_KEY=API_KEY)
         assert done.status == 0, done.err
+        other = tmp_path / "other"
+        used = await connect(other, "add", fragment, "--server", home.url, "--key-file", "-", typed=API_KEY)
+        assert used.status == 1
+        assert list((other / "keys").iterdir()) == []
         taken = await connect(folder, "--port", str(home.port), C2L_CONNECT_KEY=API_KEY)
         assert taken.status == 1
         assert "--port" in taken.err

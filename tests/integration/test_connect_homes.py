@@ -1,65 +1,28 @@
-"""Pairing with homes, and several of them behind one endpoint."""
+"""Pairing with homes, and what is kept of them; a server that is not to be believed."""
 
 import asyncio
 import base64
-import json
 import stat
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from tests.support.connect_parts import at_home, connected, pair_with, url_of
+from tests.support.connect_homes import CHAT, having, post
+from tests.support.connect_parts import at_home, connected, pair_with
 from tests.support.eventually import eventually
 from tests.support.small_home import Run, SmallHome, scripted, small_home
 
-from cloudtolocalllm.connect.errors import HomeError, StorageError
-from cloudtolocalllm.connect.homes import Homes
+from cloudtolocalllm.connect.errors import HomeError
+from cloudtolocalllm.connect.homes import Homes, key_name
 from cloudtolocalllm.connect.service import Connect, NoHomeError, homes_folder, keys_folder
 from cloudtolocalllm.connect.settings import ConnectSettings
+from cloudtolocalllm.connect.vault import FileVault
+from cloudtolocalllm.runtime.keychain import StorageError
 from cloudtolocalllm.sealed import statement
 from cloudtolocalllm.sealed.bhttp import RequestHead
 from cloudtolocalllm.sealed.key_ring import GatewayKey, KeyRing
-
-CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "go"}]}
-
-
-def having(*models: str, name: str = "", answered: list[str] | None = None) -> Any:
-    """Return an engine with models, which answers with its name."""
-
-    async def engine(head: RequestHead, content: bytes, run: Run) -> None:
-        run.fields = ((b"content-type", b"application/json"),)
-        target = head.path.decode()
-        if target.endswith("/api/tags") or target.endswith("/api/ps"):
-            value: Any = {"models": [{"name": model, "model": model} for model in models]}
-        elif target.endswith("/v1/models"):
-            value = {"object": "list", "data": [{"id": model} for model in models]}
-        else:
-            asked = json.loads(content)["model"]
-            if asked not in models:
-                run.status = 404
-                run.data += b'{"error":"model not found"}'
-                return
-            value = {"home": name}
-            if answered is not None:
-                answered.append(name)
-        run.status = 200
-        run.data += json.dumps(value).encode()
-
-    return engine
-
-
-async def post(connect: Connect, value: Any = CHAT) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=30) as client:
-        return await client.post(f"{url_of(connect)}/api/chat", json=value)
-
-
-async def get(connect: Connect, path: str) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=30) as client:
-        return await client.get(url_of(connect) + path)
 
 
 def below(folder: Path) -> list[Path]:
@@ -200,111 +163,38 @@ async def test_an_api_key_that_is_refused_is_told(tmp_path: Path) -> None:
     assert "API key" in answer.json()["detail"]
 
 
-# --- several homes ---
+async def test_another_api_key_is_used_by_an_endpoint_that_runs(tmp_path: Path) -> None:
+    async with small_home(having("tiny")) as home, at_home(tmp_path, home) as connect:
+        stop = asyncio.Event()
+        running = asyncio.create_task(connect.run(stop))
+        home.api_key = "c2l_another"
+        assert (await post(connect)).status_code == 401
+        FileVault(keys_folder(tmp_path)).put(key_name(home.url), home.api_key)
+        homes = Homes(homes_folder(tmp_path))
+        homes.save(homes.load()[0])
+
+        async def status() -> int:
+            return (await post(connect)).status_code
+
+        await eventually(status, lambda found: found == 200)
+        stop.set()
+        await running
 
 
-async def test_one_list_over_all_homes_and_each_request_where_its_model_is(tmp_path: Path) -> None:
-    async with (
-        small_home(having("tiny", "both", name="one"), "one") as one,
-        small_home(having("large", "both", name="two"), "two") as two,
-    ):
-        await pair_with(tmp_path, one.invite(), priority=1)
-        await pair_with(tmp_path, two.invite(), priority=0)
-        async with connected(tmp_path) as connect:
-            tags = (await get(connect, "/api/tags")).json()["models"]
-            assert sorted(model["name"] for model in tags) == ["both", "large", "tiny"]
-            data = (await get(connect, "/v1/models")).json()
-            assert data["object"] == "list"
-            assert sorted(model["id"] for model in data["data"]) == ["both", "large", "tiny"]
-            for model, home in {"tiny": "one", "large": "two", "both": "two"}.items():
-                assert (await post(connect, {**CHAT, "model": model})).json() == {"home": home}
-            assert (await post(connect, {**CHAT, "model": "nobody"})).status_code == 404
-
-
-async def test_another_home_answers_before_the_first_byte(tmp_path: Path) -> None:
-    async with (
-        small_home(having("tiny", name="one"), "one") as one,
-        small_home(having("tiny", name="two"), "two") as two,
-    ):
-        await pair_with(tmp_path, one.invite(), priority=0)
-        await pair_with(tmp_path, two.invite(), priority=1)
-        async with connected(tmp_path) as connect:
-            assert (await post(connect)).json() == {"home": "one"}
-            one.offline = True
-            began = time.monotonic()
-            assert (await post(connect)).json() == {"home": "two"}
-            assert (await post(connect)).json() == {"home": "two"}
-            assert time.monotonic() - began < 2.0
-            one.offline = False
-            fresh = {**CHAT, "messages": [{"role": "user", "content": "another conversation"}]}
-
-            async def whose() -> str:
-                await get(connect, "/api/tags")
-                return str((await post(connect, fresh)).json()["home"])
-
-            # Where it is now it stays, for what the engine has cached; a new conversation prefers the first again.
-            assert (await post(connect)).json() == {"home": "two"}
-            assert await eventually(whose, lambda home: home in ("one", "two"))
-
-
-async def test_an_engine_that_is_down_sends_a_request_elsewhere(tmp_path: Path) -> None:
-    async def down(head: RequestHead, content: bytes, run: Run) -> None:
-        if head.method == b"GET":
-            await having("tiny")(head, content, run)
-            return
-        run.fields = ((b"content-type", b"application/problem+json"),)
-        run.status = 502
-        run.data += b'{"type":"urn:c2l:problem:engine-unreachable","detail":"It is off."}'
-
-    async with small_home(down, "one") as one, small_home(having("tiny", name="two"), "two") as two:
-        await pair_with(tmp_path, one.invite())
-        async with connected(tmp_path) as connect:
-            alone = await post(connect)
-            assert alone.status_code == 502
-            assert alone.json()["detail"] == "It is off."
-        await pair_with(tmp_path, two.invite(), priority=1)
-        async with connected(tmp_path) as connect:
-            assert (await post(connect)).json() == {"home": "two"}
-
-
-async def test_a_machine_that_is_away_does_not_slow_the_list(tmp_path: Path) -> None:
-    async with small_home(having("tiny"), "one") as one, small_home(having("large"), "two") as two:
-        await pair_with(tmp_path, one.invite())
-        await pair_with(tmp_path, two.invite())
-        async with connected(tmp_path) as connect:
-            await get(connect, "/api/tags")
-            two.stall = True  # it takes requests, and says nothing
-            await asyncio.wait_for(get(connect, "/api/tags"), 8)
-            await eventually(_state(connect, "two"), lambda up: not up, within=15)
-            began = time.monotonic()
-            listed = (await get(connect, "/api/tags")).json()["models"]
-            assert time.monotonic() - began < 1.0
-            assert sorted(model["name"] for model in listed) == ["large", "tiny"]
-            loaded = (await get(connect, "/api/ps")).json()["models"]
-            assert [model["name"] for model in loaded] == ["tiny"]
-            status = (await get(connect, "/c2l/status")).json()
-            assert {home["bridge"]: home["up"] for home in status["homes"]} == {"one": True, "two": False}
-
-
-async def test_homes_that_come_and_go_are_noticed(tmp_path: Path) -> None:
-    async with (
-        small_home(having("tiny", name="one"), "one") as one,
-        small_home(having("large", name="two"), "two") as two,
-    ):
-        await pair_with(tmp_path, one.invite())
-        async with connected(tmp_path) as connect:
-            stop = asyncio.Event()
-            running = asyncio.create_task(connect.run(stop))
-            added = await pair_with(tmp_path, two.invite())
-
-            async def names() -> list[str]:
-                return sorted(model["name"] for model in (await get(connect, "/api/tags")).json()["models"])
-
-            await eventually(names, lambda found: found == ["large", "tiny"], within=8)
-            Homes(homes_folder(tmp_path)).remove(added)
-            await eventually(names, lambda found: found == ["tiny"], within=8)
-            stop.set()
-            await running
+async def test_a_number_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
+    """Else an older key could be shown after the next start."""
+    async with small_home(having("tiny")) as home, at_home(tmp_path, home) as connect:
+        assert (await post(connect)).status_code == 200
+        (kept,) = homes_folder(tmp_path).glob("*.seq")
+        kept.unlink()
+        kept.mkdir()
+        home.restart()
+        for _ in range(2):
+            answer = await post(connect)
+            assert answer.status_code == 500
+            assert str(kept) in answer.json()["detail"]
+        kept.rmdir()
+        assert (await post(connect)).status_code == 200
 
 
 async def test_a_large_request_passes(tmp_path: Path) -> None:
@@ -321,11 +211,3 @@ async def test_a_large_request_passes(tmp_path: Path) -> None:
         value = {**CHAT, "messages": [{"role": "user", "content": "look", "images": [picture]}]}
         assert (await post(connect, value)).status_code == 200
         assert sizes[0] > 4_000_000
-
-
-def _state(connect: Connect, bridge: str) -> Any:
-    async def look() -> bool:
-        (found,) = [home for home in connect.status()["homes"] if home["bridge"] == bridge]
-        return bool(found["up"])
-
-    return look

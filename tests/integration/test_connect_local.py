@@ -1,17 +1,23 @@
 """The local side: who may ask, what is there, and how HTTP's corners come out."""
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from tests.support.connect_parts import at_home, connected, pair_with, url_of
+from tests.support.eventually import eventually
 from tests.support.small_home import Run, SmallHome, scripted, small_home
 
+from cloudtolocalllm.connect.local import LocalExchange
 from cloudtolocalllm.connect.service import Connect, PortTakenError
+from cloudtolocalllm.runtime.http1 import Request
+from cloudtolocalllm.runtime.http1.messages import Body, BodyKind
 from cloudtolocalllm.sealed.bhttp import RequestHead
 
 CHAT = {"model": "tiny", "messages": []}
@@ -182,6 +188,12 @@ async def test_a_page_that_is_allowed(laptop: Connect) -> None:
     assert answer.headers["access-control-allow-origin"] == "http://app.test"
 
 
+async def test_an_allowed_page_can_read_refusals_too(laptop: Connect) -> None:
+    for path in ("/nothing", "/c2l/status"):
+        answer = await request(laptop, "GET", path, headers={"origin": "http://app.test"})
+        assert answer.headers["access-control-allow-origin"] == "http://app.test"
+
+
 async def test_there_is_no_cors_by_default(laptop: Connect) -> None:
     answer = await request(laptop, "POST", "/api/chat", json=CHAT)
     assert not [name for name in answer.headers if name.startswith("access-control")]
@@ -194,6 +206,34 @@ async def test_a_port_that_is_taken(tmp_path: Path) -> None:
             with pytest.raises(PortTakenError, match="--port"):
                 async with connected(tmp_path, port=one.port):
                     pass
+
+
+async def test_a_port_that_this_user_may_not_have(laptop: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(laptop._server, "listen_tcp", refuse)
+    with pytest.raises(PortTakenError, match="got PermissionError"):
+        await laptop.start()
+
+
+async def test_too_many_fields_say_nothing_of_the_home(laptop: Connect) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", laptop.port)
+    lines = "".join(f"x-{number}: 1\r\n" for number in range(97))
+    writer.write(f"POST /api/chat HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n{lines}\r\n{{}}".encode())
+    assert b" 400 " in await asyncio.wait_for(reader.readline(), 20)
+    writer.close()
+    assert [home["up"] for home in laptop.status()["homes"]] == [True]
+
+
+async def test_a_client_that_leaves_at_once_holds_nothing(laptop: Connect) -> None:
+    app = laptop._app
+    asked = Request("POST", "/api/chat", (), Body(BodyKind.LENGTH, 5), "1.1", True, None, False, b"")
+    exchange = LocalExchange(app, asked, "/ollama/api/chat", Mock(), ())
+    exchange.on_body(b"12345")
+    exchange.on_body_end(())
+    exchange.on_disconnect()  # before its task ran at all
+    await eventually(lambda: asyncio.sleep(0, app.held), lambda held: held == 0)
 
 
 async def test_only_this_computer_can_connect(laptop: Connect) -> None:

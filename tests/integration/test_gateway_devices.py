@@ -24,6 +24,7 @@ from tests.support.sealed_client import (
 )
 
 from cloudtolocalllm.bridge.store import database, devices, offers
+from cloudtolocalllm.bridge.store.errors import NotHereError, StoreBusyError, StoreError
 from cloudtolocalllm.bridge.store.tx import Tx
 from cloudtolocalllm.sealed import pairing
 from cloudtolocalllm.sealed.bhttp import RequestHead
@@ -155,6 +156,31 @@ async def test_a_device_makes_a_link_for_the_next_one(tmp_path: Path) -> None:
         for _ in range(pairing.MAX_OFFERS):
             await client.ask("POST", "/c2l/pairings")
         assert await client.refused("POST", "/c2l/pairings") == (503, "overloaded")
+        secret = secrets.token_bytes(32)
+        in_another_process(at, lambda tx: offers.add(tx, secret))
+        owners = PairingLink("br-test", client.pinned, secret)
+        new = await SealedClient.paired(
+            TunnelOuter(at), owners, "tablet"
+        )  # devices never leave no room for the owner
+        assert await new.ask("GET", "/v1/models")
+
+
+@pytest.mark.parametrize("by_the_owners_command", [False, True])
+async def test_a_link_is_put_out_with_the_device_that_made_it(tmp_path: Path, by_the_owners_command: bool) -> None:
+    """Else whoever has a lost device lets in another before it is removed."""
+    async with scripted_engine() as engine, paired(tmp_path, engine) as (at, client):
+        lost = await SealedClient.paired(TunnelOuter(at), link_of(at), "phone")
+        offers_made = [await each.ask("POST", "/c2l/pairings") for each in (lost, client)]
+        theirs, ours = (read_link(offer["link_fragment"]) for offer in offers_made)
+        if by_the_owners_command:
+            in_another_process(at, lambda tx: devices.remove(tx, lost.device))
+        else:
+            await client.ask("DELETE", f"/c2l/devices/{lost.device}", status=204)
+        new = SealedClient(TunnelOuter(at), client.bridge_id, client.pinned)
+        with pytest.raises(ClearProblemError) as caught:
+            await new.introduce("thief", theirs.shared)
+        assert caught.value.slug == "ohttp-key"
+        assert (await new.introduce("tablet", ours.shared)).status == 201
 
 
 # --- without a link ---
@@ -175,6 +201,37 @@ async def test_a_device_without_a_link_waits_until_it_is_approved(tmp_path: Path
         answer = await new.introduce("phone")
         assert (answer.status, (await answer.json())["paired"]) == (200, True)
         assert await new.ask("GET", "/v1/models")
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (NotHereError("removed just now"), (401, "device-unknown")),
+        (StoreBusyError("busy"), (503, "overloaded")),
+        (StoreError("broken"), (500, "internal")),
+        (ValueError("a mistake of ours"), (500, "internal")),
+    ],
+)
+async def test_whoever_asks_how_it_stands_is_answered_whatever_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, expected: tuple[int, str]
+) -> None:
+    async def fails(*_: Any, **__: Any) -> None:
+        raise fault
+
+    async with scripted_engine() as engine, paired(tmp_path, engine) as (at, client):
+        with monkeypatch.context() as patch:
+            patch.setattr(store_of(at), "read", fails)
+            answer = await client.introduce("laptop")
+            assert (answer.status, await answer.problem()) == expected
+            if not isinstance(fault, NotHereError):
+                patch.setattr(store_of(at), "write", fails)
+                stranger = SealedClient(client.outer, client.bridge_id, client.pinned)
+                answer = await stranger.introduce("phone")
+                assert (answer.status, await answer.problem()) == expected
+            patch.setattr(gateway_of(at).keys, "statement", fails)
+            with pytest.raises(ClearProblemError) as caught:
+                await client.refresh()
+            assert caught.value.status == 500
 
 
 async def test_who_waits_has_shown_its_key(tmp_path: Path) -> None:
@@ -212,7 +269,7 @@ async def test_a_removed_device_is_cut_and_refused_at_once_and_for_good(tmp_path
         await client.ask("DELETE", f"/c2l/devices/{other.device}", status=204)
         for answer in (its, watch):
             with pytest.raises(CutError):
-                await asyncio.wait_for(answer.read(), 5)
+                await asyncio.wait_for(answer.read(), 15)
         await until(lambda: engine.asked[0].gone.is_set())
         assert not engine.asked[1].gone.is_set()
         assert await mine.some()
@@ -230,7 +287,7 @@ async def test_a_device_that_the_owners_command_removes_is_put_out(tmp_path: Pat
         in_another_process(at, lambda tx: devices.remove(tx, client.device))
         assert await client.refused("GET", "/v1/models") == (401, "device-unknown"), "expected it at once"
         with pytest.raises(CutError):
-            await asyncio.wait_for(answer.read(), 5)
+            await asyncio.wait_for(answer.read(), 15)
         await until(lambda: engine.asked[0].gone.is_set())
 
 
@@ -238,7 +295,7 @@ async def test_an_open_answer_ends_without_another_request_when_the_owner_remove
     async with scripted_engine(answer=endless) as engine, paired(tmp_path, engine) as (at, client):
         answer = await client.open(*ROUTE, CHAT, exchange=NAMED)
         in_another_process(at, lambda tx: devices.remove(tx, client.device))
-        async with asyncio.timeout(6):
+        async with asyncio.timeout(15):
             with pytest.raises(CutError):
                 await answer.read()
 

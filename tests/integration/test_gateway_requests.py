@@ -79,7 +79,7 @@ async def test_events_come_as_lines_and_end_when_the_reader_leaves(tmp_path: Pat
         lines = watch.lines()
         await anext(lines)
         made = await client.ask("POST", "/c2l/conversations", {"title": "t"})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while not any(change["id"] == made["id"] for change in (await anext(lines))["changes"]):
                 pass
         assert len(gateway_of(at).tasks) == 1
@@ -91,7 +91,7 @@ async def test_streams_without_an_end_do_not_keep_the_bridge_from_ending(tmp_pat
     async with scripted_engine() as engine, paired(tmp_path, engine, drain_grace=40.0) as (at, client):
         state = await client.ask("GET", "/c2l/home")
         watch = await client.open("GET", f"/c2l/changes/events?epoch={state['epoch']}&since={state['newest']}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await at.bridge.close()
         with pytest.raises(CutError):
             await watch.read()
@@ -244,14 +244,16 @@ async def test_plain_routes_are_off_unless_the_relay_is_here_or_the_owner_wants_
                 assert (await client.open("POST", "/v1/chat/completions", CHAT)).status == 200
 
 
-async def test_a_relay_elsewhere_reads_nothing_by_default(tmp_path: Path) -> None:
+async def test_a_relay_elsewhere_reads_nothing_by_default(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     credential, now = tmp_path / "credential.json", time.time()
     BridgeIdentity("https://relay.example", "br", "s", ProofKey.generate(), now, now + 1000).save(credential)
-    bridge = Bridge(BridgeSettings(server="https://relay.example", credential_file=credential))
-    try:
-        assert not bridge.acceptor._plain
-    finally:
-        await bridge.close()
+    for plain, served in ((Plain.AUTO, False), (Plain.ON, True)):
+        bridge = Bridge(BridgeSettings(server="https://relay.example", credential_file=credential, plain=plain))
+        try:
+            assert bridge.acceptor._plain is served
+            assert ("whoever runs the server can read them" in caplog.text) is served
+        finally:
+            await bridge.close()
 
 
 async def test_devices_are_noted_as_seen(tmp_path: Path) -> None:

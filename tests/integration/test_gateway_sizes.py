@@ -9,11 +9,12 @@ import itertools
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.bridge_parts import Home
-from tests.support.gateway_parts import CHAT, paired
+from tests.support.gateway_parts import CHAT, THREE, gateway_of, paired, stream_three
 from tests.support.held_loop import HeldLoop, settled, turns
 from tests.support.hostile_cloud import take_apart
 from tests.support.observer import ollama, openai
@@ -21,7 +22,6 @@ from tests.support.scripted_engine import Asked, scripted_engine
 from tests.support.sealed_client import OuterAnswer, SealedAnswer, SealedClient, TunnelOuter
 
 from cloudtolocalllm.bridge.gateway.sealed_port import SealedPort
-from cloudtolocalllm.bridge.gateway.sealed_stream import SealedStream
 from cloudtolocalllm.sealed.limits import TAG
 from cloudtolocalllm.sealed.ohttp import ResponseSealer
 from cloudtolocalllm.sealed.padding import DEFAULT_POLICY, NO_PADDING, PaddingPolicy
@@ -246,9 +246,9 @@ def place(running: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
     return running
 
 
-def use(monkeypatch: pytest.MonkeyPatch, policy: PaddingPolicy) -> None:
+def use(place: Place, monkeypatch: pytest.MonkeyPatch, policy: PaddingPolicy) -> None:
     """Have the gateway pad in another way."""
-    monkeypatch.setattr(SealedStream.open_port, "__defaults__", (policy,))
+    monkeypatch.setattr(gateway_of(place.relay.home), "padding", policy)
 
 
 @pytest.mark.parametrize("steps", [STEADY, BURSTS], ids=["steady", "bursts"])
@@ -276,7 +276,7 @@ def test_a_fast_engine_and_a_slow_one_differ_in_the_number_of_chunks_only(place:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_without_padding_every_length_shows(place: Place, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     """So the tests above would fail without it."""
-    use(monkeypatch, NO_PADDING)
+    use(place, monkeypatch, NO_PADDING)
     seen = [place.seen(family, length, STEADY) for length in LENGTHS]
     assert all(one != other for one, other in itertools.combinations(seen, 2))
     assert {len(each) for each in seen} <= {len(STEADY) + 2, len(STEADY) + 3}
@@ -285,9 +285,9 @@ def test_without_padding_every_length_shows(place: Place, monkeypatch: pytest.Mo
 def test_joining_alone_hides_no_lengths_and_padding_alone_no_times(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, UNPADDED)
+    use(place, monkeypatch, UNPADDED)
     assert place.seen("openai", 1, STEADY) != place.seen("openai", 12, STEADY)
-    use(monkeypatch, UNJOINED)
+    use(place, monkeypatch, UNJOINED)
     times = [time for time, _ in place.seen("openai", 1, BURSTS)]
     assert len(times) == len(BURSTS) + 2
 
@@ -303,3 +303,15 @@ def test_what_is_no_stream_has_small_chunks(place: Place) -> None:
 
     seen = place.runner.run(ask())
     assert {size for _, size in seen} == {DEFAULT_POLICY.floor}
+
+
+async def test_how_much_is_hidden_is_the_owners_to_say(tmp_path: Path) -> None:
+    settings = {"padding_interval": 0.0, "padding_stream_size": 8192}
+    async with (
+        scripted_engine(kind="ollama", loaded=["tiny"], answer=stream_three) as engine,
+        paired(tmp_path, engine, **settings) as (home, client),
+    ):
+        client.outer = relay = Relay(home)
+        assert await (await client.open("POST", "/v1/chat/completions", CHAT)).read() == THREE
+        assert {size for _, size in relay.seen()} == {8192}
+        assert gateway_of(home).padding == PaddingPolicy(interval=0.0, stream_size=8192)

@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.support import hostile_cloud as cloud
+from tests.support.gateway_parts import gateway_of
 from tests.support.hostile_cloud import take_apart, taken
 from tests.support.hostile_setting import PATH, QUESTION, REQUEST_HEAD, TRUTH, Place, running_place
 from tests.support.sealed_client import ClearProblemError, SealedAnswer, SealedClient
@@ -107,10 +108,14 @@ def test_a_statement_that_is_not_the_homes(
 
 
 def test_an_older_statement_than_one_that_was_accepted(place: Place) -> None:
+    """True, and still good by its time: the home has another key since."""
     it = place.setting()
+    older = statement_of(place, place.home)
+    keeper = gateway_of(place.homes[0]).keys
+    keeper._ring = keeper._ring.rotated(secrets.token_bytes(32), it.client.now())
     place.run(it.client.refresh())
-    it.client.seq += 1
     it.client.statement = None
+    it.cloud.misdeed = cloud.OnStatements(lambda _: older)
     place.run(it.noticed(RollbackError))
     assert it.engine == []
 

@@ -257,9 +257,15 @@ class Recorder:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 self._memory.setdefault(name, set()).update(self.search.in_pieces(self._counted(name, pid)))
 
+    def sees(self, mark: str, part: str) -> bool:
+        """Look into memory, and tell whether a part of the cloud has a mark there."""
+        self.look_into_memory()
+        return any(mark in marks for name, marks in self._memory.items() if name.partition(" ")[0] == part)
+
     def findings(self) -> Findings:
         """Return what was found, and begin anew with sockets and memory."""
         passed = {hop: bytes(each) for hop, each in self._deployment.tap.passed.items()}
+        assert sum(map(len, passed.values())) < KEPT, "expected all that passed to be kept"
         root = self._deployment.root
         files = [path for path in sorted(root.rglob("*")) if path.is_file()]
         found = Findings(

@@ -5,9 +5,10 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,3 +90,33 @@ async def laptop(stack: Stack, folder: Path, *, bridge: str = "bridge", server: 
     assert done.status == 0, done.err
     async with connect_running(folder, "--port", "0") as url:
         yield url
+
+
+@contextmanager
+def laptop_of(stack: Stack, folder: Path) -> Iterator[str]:
+    """As `laptop`, with the platform's own bridge, for several tests: it needs no loop."""
+    kept = ["--data-dir", str(folder), "--no-keyring"]
+    made = _finished(["bridge", "pair-device", "--data-dir", str(stack.data_dir / "bridge")])
+    found = _LINK.search(made)
+    assert found is not None, made
+    _finished(["connect", "add", found.group(), "--server", stack.url, "--key-file", "-", *kept], stack.api_key)
+    command = [sys.executable, "-m", "cloudtolocalllm", "connect", "--json", "--port", "0", *kept]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["url"]
+        finally:
+            process.terminate()
+            process.wait(TIMEOUT)
+
+
+def _finished(arguments: list[str], typed: str = "") -> str:
+    """Run a command to its end; return what it wrote."""
+    command = [sys.executable, "-m", "cloudtolocalllm", *arguments]
+    done = subprocess.run(
+        command, input=typed, capture_output=True, text=True, env=environment(), timeout=TIMEOUT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -182,6 +182,16 @@ class Deployment:
 
         wait_for(ready, within=START_TIMEOUT, what=f"replica {name} to get ready")
 
+    def replace_apis(self, *, at_once: bool) -> None:
+        """Replace all replicas: killed together, or one after the other."""
+        if at_once:
+            for name in self.names:
+                self.parts[f"api-{name}"].kill()
+        for name in self.names:
+            if not at_once:
+                self.parts[f"api-{name}"].stop()
+            self.start_api(name)
+
     def start(self, **edge: object) -> None:
         """Start everything and wait until it serves.
 

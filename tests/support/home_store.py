@@ -7,10 +7,20 @@ from typing import TypeVar
 
 from tests.support.fake_clock import FakeClock
 
-from cloudtolocalllm.bridge.store import database
+from cloudtolocalllm.bridge.store import database, encryption
 from cloudtolocalllm.bridge.store.tx import Tx
 
 T = TypeVar("T")
+
+
+KINDS = ("clear", "encrypted")
+
+
+def store_path(path: Path, kind: str) -> Path:
+    """Return where a store is to be made, which will be of one of KINDS; a key's file lies in the folder above."""
+    if kind == "encrypted":
+        encryption.encrypt(path, f"file:{path.parent.parent / 'store-key'}")
+    return path
 
 
 class DirectStore:

@@ -18,7 +18,7 @@ TOKENS = 40
 class MarkedEngine:
     """Answers chats, in Ollama's way and OpenAI's, and pulls.
 
-    An answer waits for the test twice: at its beginning and in its middle.
+    An answer, and a pull, waits for the test twice: at its beginning and in its middle.
     """
 
     word: str
@@ -82,8 +82,13 @@ class MarkedEngine:
 
     async def _pull(self, asked: Asked) -> None:
         wanted = json.loads(asked.body).get("model") or json.loads(asked.body).get("name")
+        self.asked.set()
+        await _passed(self.begin)
         asked.head(200, "content-type: application/x-ndjson", chunked=True)
         for done in (0, 500, 1000):
+            if done == 1000:
+                self.half.set()
+                await _passed(self.finish)
             line = {"status": f"pulling {wanted}", "digest": "sha256:0", "total": 1000, "completed": done}
             asked.chunk(json.dumps(line).encode() + b"\n")
             await asked.writer.drain()

@@ -33,6 +33,11 @@ from cloudtolocalllm.sealed.replay import ReplayGuard
 from cloudtolocalllm.sealed.resume import offset_fields, read_resume
 
 API_KEY = "c2l_test-key"
+_UNPROVED: dict[type[SealedError], Problem] = {
+    UnknownDeviceError: Problem.DEVICE_UNKNOWN,
+    SkewError: Problem.DATE,
+    ReplayedError: Problem.CONNECTION_LOST,
+}
 OHTTP_KEY = "https://iana.org/assignments/http-problem-types#ohttp-key"
 
 
@@ -87,6 +92,11 @@ class SmallHome:
         """Served instead of the true one."""
         self.lose_pairing = False
         """The answer to a pairing is lost on its way."""
+        self.repeat = False
+        """The next sealed request arrives twice, and the answer to the second is the one that is passed on."""
+        self.busy = 0
+        """So many sealed requests are refused, sealed, as too many."""
+        self.api_key = API_KEY
         # --- what a test may look at ---
         self.asked: list[tuple[str, str, int]] = []
         """Opened requests: method, target, offset."""
@@ -100,6 +110,7 @@ class SmallHome:
         """All that the server could read: requests' heads and contents."""
         self.passed = 0
         """Sealed bytes of answers sent."""
+        self._told_to_stop: set[str] = set()
         self._writers: set[Responder] = set()
         self._answers: set[_Sealed] = set()
 
@@ -117,14 +128,18 @@ class SmallHome:
         self.offers.add(secret, time.monotonic())
         return f"{self.url}/pair#{PairingLink(self.bridge_id, self.pinned, secret).fragment}"
 
-    def restart(self) -> None:
-        """Lose what is in memory only: keys, runs."""
+    def restart(self, *, key_id: int | None = None) -> None:
+        """Lose what is in memory only: keys, runs.
+
+        Args:
+            key_id: Of the new key; None for another one than before.
+        """
         for run in self.runs.values():
             if run.task is not None:
                 run.task.cancel()
         self.runs.clear()
-        key = GatewayKey(secrets.randbelow(200) + 20, secrets.token_bytes(32), int(time.time()))
-        self.ring = KeyRing(key, self.ring.seq + 1)
+        new = (self.ring.current.key_id + 1) % 256 if key_id is None else key_id
+        self.ring = KeyRing(GatewayKey(new, secrets.token_bytes(32), int(time.time())), self.ring.seq + 1)
         self.break_all()
 
     def break_all(self) -> int:
@@ -150,7 +165,7 @@ class SmallHome:
         self.seen += request.raw_head + content
         if request.path == "/healthz":
             responder.respond(200, (), b"ok")
-        elif request.field(b"authorization") != b"Bearer " + API_KEY.encode():
+        elif request.field(b"authorization") != b"Bearer " + self.api_key.encode():
             _problem(responder, Problem.UNAUTHENTICATED)
         elif request.path != f"/e2e/{self.bridge_id}":
             _problem(responder, Problem.NOT_FOUND)
@@ -166,6 +181,9 @@ class SmallHome:
         elif request.field(b"content-type") == pairing.REQUEST_TYPE.encode():
             self._pair(responder, content)
         else:
+            if self.repeat:
+                self.repeat = False
+                self.tasks.start(self._exchange(_Nobody(), content, asyncio.Event()), "exchange")
             self.tasks.start(self._exchange(responder, content, gone), "exchange")
 
     # --- the home ---
@@ -214,8 +232,8 @@ class SmallHome:
         try:
             device = authenticate(opener, head.fields, self.devices.get, self.replays, time.time())
         except (UnknownDeviceError, SkewError, ReplayedError) as error:
-            slug = "device-unknown" if isinstance(error, UnknownDeviceError) else "bad-request"
-            await out.problem(401 if slug == "device-unknown" else 400, slug, str(error))
+            problem = _UNPROVED[type(error)]
+            await out.problem(problem.value.status, problem.value.slug, str(error))
         else:
             await self._answer(out, head, body, device, gone)
         finally:
@@ -227,20 +245,24 @@ class SmallHome:
         offset = resume.offset if resume else 0
         method, target = head.method.decode(), head.path.decode()
         self.asked.append((method, target, offset))
+        if self.busy:
+            self.busy -= 1
+            await out.problem(503, "overloaded", "too many")
+            return
         if target.startswith("/c2l/exchanges/"):
+            assert method == "DELETE"
             name = device + target.rpartition("/")[2]
+            self._told_to_stop.add(name)
             run = self.runs.get(name)
-            if run is None or method != "DELETE":
-                await out.problem(404, "not-found", "no such exchange")
-                return
-            self.stopped.append(target.rpartition("/")[2])
-            if run.task is not None:
-                run.task.cancel()
+            if run is not None:
+                self.stopped.append(target.rpartition("/")[2])
+                if run.task is not None:
+                    run.task.cancel()
             await out.whole(204)
             return
         name = device + (base64url.encode(resume.exchange) if resume else secrets.token_hex(8))
         found = self.runs.get(name)
-        if found is None and offset:
+        if name in self._told_to_stop or (found is None and offset):
             await out.problem(404, "exchange-unknown", "it is not kept")
             return
         if found is None:
@@ -257,6 +279,19 @@ class SmallHome:
         finally:
             run.done = True
             run.wake()
+
+
+class _Nobody:
+    """Where an answer goes that is lost."""
+
+    def start(self, *_: Any, **__: Any) -> None:
+        pass
+
+    respond = inform = write = end = abort = pause_body = resume_body = start
+    peer = ""
+
+    def hijack(self) -> Any:
+        raise NotImplementedError
 
 
 class _Sealed:
@@ -308,9 +343,9 @@ class _Sealed:
                     return
 
     def _send(self, data: bytes) -> bool:
-        """Send bytes; return whether the connection still stands."""
+        """Send bytes; return whether they arrive."""
         if self._home.stall or self.mute:
-            return True  # it is lost on the way
+            return False  # it is lost on the way, and the connection stays open
         if 0 <= self._flip - self._sent < len(data):
             at = self._flip - self._sent
             data = data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :]

@@ -19,6 +19,7 @@ from cloudtolocalllm.bridge.guard import EXCHANGE_ID, JournalRoute, KeysRoute, R
 from cloudtolocalllm.bridge.journal import ExchangeRunsError, Record
 from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.bridge.refusal import RefusalError, problem_response
+from cloudtolocalllm.contracts.authorize import SEALED_PREFIX
 from cloudtolocalllm.contracts.home import READABLE
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.link import Stream, StreamHandler
@@ -28,7 +29,6 @@ from cloudtolocalllm.tunnel import RequestHead
 log = logging.getLogger(__name__)
 
 EXCHANGE_ID_FIELD = b"c2l-exchange-id"
-SEALED_PREFIX = "/e2e/"
 PLAIN_OFF = (
     "The server could read it in passing. Use the local endpoint of `cloudtolocalllm connect`, or the page, which "
     "seal what they send; or set C2L_BRIDGE_PLAIN=on for the bridge at home."

@@ -128,6 +128,7 @@ class Exchange:
         self._head = head
         self._body = body
         self.record = record
+        record.arriving = True
         self.follower = StreamFollower(record, stream, bodyless=head.method == "HEAD")
         self.intake = Intake(stream, body, desk.memory)
         self.on_loading: Callable[[], None] | None = None
@@ -248,6 +249,7 @@ class Exchange:
 
     def take_end(self) -> None:
         """The request is complete."""
+        self.record.arriving = False
         if not self.record.ended:
             try:
                 self.intake.end(self._received)

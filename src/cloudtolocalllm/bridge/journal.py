@@ -4,7 +4,8 @@ A Record is one answer, written once by whoever asks the engine, and read by its
 itself and those that attach later. The Journal bounds what all records hold together.
 
 - A record that runs is never forgotten, for it must be possible to stop it; when memory runs short after every
-  finished one has gone, the largest running one is shed: it keeps only what its followers have not read.
+  finished one has gone, the largest running one is shed: it keeps only what its followers have not read. Nobody can
+  attach to it any more, so without followers its work is called off.
 - Time is an argument; nothing here does I/O.
 """
 
@@ -57,6 +58,7 @@ class Record:
         "_followers",
         "_home",
         "_journal",
+        "arriving",
         "cancel",
         "cut",
         "device",
@@ -87,6 +89,8 @@ class Record:
         self.device = device
         self.request = ""
         """What was asked for: method and target; "" where it does not matter."""
+        self.arriving = False
+        """Whether some of the request is still to come."""
         self.stopped = False
         """Whether somebody asked for its end."""
         self.status = 0
@@ -189,9 +193,14 @@ class Record:
         """End it because somebody asked for that; no effect on one that has ended."""
         if not self.ended:
             self.stopped = True
+            self.call_off("cancelled", now)
+
+    def call_off(self, why: str, now: float) -> None:
+        """Break it off, and the work behind it; no effect on one that has ended."""
+        if not self.ended:
             if self.cancel is not None:
                 self.cancel()
-            self.break_off("cancelled", now)
+            self.break_off(why, now)
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -204,6 +213,7 @@ class Record:
         if follower in self._followers:
             self._followers.remove(follower)
             self.drained()
+            self._call_off_if_abandoned()
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes of content from `offset`, which no earlier than the first byte held."""
@@ -237,6 +247,13 @@ class Record:
                 self._followers.remove(follower)
                 follower.dropped()
         self._trim()
+        self._call_off_if_abandoned()
+
+    def _call_off_if_abandoned(self) -> None:
+        """Stop work whose answer nobody reads, and nobody can read from its beginning again."""
+        shed = self._home is not None and self._journal is None
+        if shed and not self._followers and not self.ended and self.cancel is not None:
+            self.cancel()
 
     def _trim(self) -> None:
         if self._journal is None and self._base < self.size:

@@ -21,7 +21,7 @@ from cloudtolocalllm.auth.scopes import NO_SCOPE, KeyScope
 from cloudtolocalllm.bridge.identity import PairingError
 from cloudtolocalllm.bridge.store import database
 from cloudtolocalllm.bridge.store.database import home_path
-from cloudtolocalllm.bridge.store.errors import StoreError
+from cloudtolocalllm.bridge.store.errors import StoreError, StoreKeyError
 from cloudtolocalllm.bridge.store.old_keys import old_path, take_over
 from cloudtolocalllm.bridge.store.tx import Tx
 from cloudtolocalllm.bridge.store.watch import RevisionWatch
@@ -106,12 +106,13 @@ def key_list_path(credential_file: Path) -> Path:
 class KeyList:
     """The list. Every call takes some ten microseconds, so it is used on the loop's thread."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, *, place: str = "") -> None:
         """Open the list, made first if there is none.
 
         Args:
             path: Of the home store.
             clock: For expiry and days.
+            place: Where the key of an encrypted store lies, if not where the note beside it says.
 
         Raises:
             KeyListError: It cannot be opened or is malformed.
@@ -126,7 +127,7 @@ class KeyList:
         """Called with the id of a key that was not revoked before."""
         reading = path
         try:
-            self._db = database.connect(path, check=False, aside=False)
+            self._db = database.connect(path, place=place, check=False, aside=False)
             self._watch = RevisionWatch(self._db, "keys_revision")
             reading = old_path(path)
             take_over(self._db, path)
@@ -134,6 +135,8 @@ class KeyList:
             self._watch.look()
             self._db.execute("DELETE FROM keys WHERE expires < ?", (clock.wall() - KEPT_AFTER,))
             self._load()
+        except StoreKeyError as error:
+            raise KeyListError(str(error)) from None
         except (StoreError, sqlite3.Error, OSError, ValueError) as error:
             raise KeyListError(
                 f"expected the list of API keys in {reading} ({type(error).__name__}); restore it from a backup "

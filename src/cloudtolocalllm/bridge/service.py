@@ -15,7 +15,7 @@ from cloudtolocalllm.bridge.engines.health import HealthWatch
 from cloudtolocalllm.bridge.engines.probe import WELL_KNOWN_PORTS, probe
 from cloudtolocalllm.bridge.exchange import Desk
 from cloudtolocalllm.bridge.gateway.gateway import Gateway
-from cloudtolocalllm.bridge.gateway.identity import identity_path, load_identity
+from cloudtolocalllm.bridge.gateway.identity import load_identity
 from cloudtolocalllm.bridge.gateway.key_keeper import KeyKeeper
 from cloudtolocalllm.bridge.gateway.offers import PairingDesk
 from cloudtolocalllm.bridge.home_api.api import HomeApi
@@ -29,7 +29,7 @@ from cloudtolocalllm.bridge.pairing import renew
 from cloudtolocalllm.bridge.runs.desk import RunDesk
 from cloudtolocalllm.bridge.runs.pulls import ModelDesk
 from cloudtolocalllm.bridge.settings import BridgeSettings, Plain
-from cloudtolocalllm.bridge.store import database
+from cloudtolocalllm.bridge.store import database, encryption
 from cloudtolocalllm.bridge.store.database import home_path
 from cloudtolocalllm.bridge.store.errors import StoreError
 from cloudtolocalllm.bridge.store.lock import StoreLock
@@ -40,6 +40,7 @@ from cloudtolocalllm.contracts.control import EngineKind
 from cloudtolocalllm.link.client import DialTarget
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
 from cloudtolocalllm.runtime.tasks import TaskSet
+from cloudtolocalllm.sealed.padding import PaddingPolicy
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +78,10 @@ class Bridge:
         self._lock = StoreLock(path)
         self._lock.acquire()
         try:
-            database.inspect(path)
-            self.keys = KeyList(path, clock)
-            self._identity = load_identity(identity_path(settings.credential_file))
+            encryption.settle(path, settings.store_key)
+            database.inspect(path, settings.store_key)
+            self._identity = load_identity(settings.credential_file, place=settings.store_key)
+            self.keys = KeyList(path, clock, place=settings.store_key)
         except BaseException:
             self._lock.release()
             raise
@@ -167,7 +169,8 @@ class Bridge:
 
     async def _open_home(self) -> None:
         clock = self._clock
-        store = await HomeStore.open(home_path(self._settings.credential_file), clock)
+        settings = self._settings
+        store = await HomeStore.open(home_path(settings.credential_file), clock, place=settings.store_key)
         runs = RunDesk(store, self._desk)
         models = ModelDesk(self._desk, self._settings.allow)
         try:
@@ -179,6 +182,9 @@ class Bridge:
         self.home = Home(store, runs, models, self.catalog, self.keys, clock, offers)
         self.home_api = HomeApi(self.home)
         self.gateway = Gateway(self._desk, store, self.home_api, keeper, offers, self.acceptor.serve)
+        self.gateway.padding = PaddingPolicy(
+            interval=settings.padding_interval, stream_size=settings.padding_stream_size
+        )
         self.gateway.known_as(self.prover.identity.bridge_id)
         self.acceptor.gateway = self.gateway
         self.keys.post = store.post
@@ -281,9 +287,12 @@ class Bridge:
 
 
 def _serves_plain(settings: BridgeSettings) -> bool:
-    if settings.plain is Plain.AUTO:
-        return EngineAddress.parse(settings.server).is_local
-    return settings.plain is Plain.ON
+    here = EngineAddress.parse(settings.server).is_local
+    if settings.plain is Plain.ON and not here:
+        log.warning(
+            "requests that are not sealed are served: whoever runs the server can read them and their answers"
+        )
+    return here if settings.plain is Plain.AUTO else settings.plain is Plain.ON
 
 
 async def serve(settings: BridgeSettings, stop: asyncio.Event, *, on_ready: Callable[[], None] | None = None) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cloudtolocalllm.bridge.guard import OPTIONAL_ROUTES
+from cloudtolocalllm.bridge.store import key_place
 from cloudtolocalllm.runtime.settings import setting
+from cloudtolocalllm.sealed.limits import MAX_CHUNK
+from cloudtolocalllm.sealed.padding import DEFAULT_POLICY
 
 
 class Plain(Enum):
@@ -51,6 +54,27 @@ def _plain(text: str) -> Plain:
         return Plain(text)
     except ValueError:
         raise ValueError("expected auto, on or off") from None
+
+
+def _interval(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("expected a number of seconds") from None
+    if not 0 <= value <= 1:
+        raise ValueError("expected 0 to 1 second")
+    return value
+
+
+def _stream_size(text: str) -> int:
+    size = int(text) if text.isascii() and text.isdigit() else -1
+    if size and not DEFAULT_POLICY.floor <= size <= MAX_CHUNK:
+        raise ValueError(f"expected 0, or {DEFAULT_POLICY.floor} to {MAX_CHUNK} bytes")
+    return size
+
+
+def _store_key(text: str) -> str:
+    return key_place.parsed(text) if text else ""
 
 
 def _keys(text: str) -> tuple[str, ...]:
@@ -108,6 +132,25 @@ class BridgeSettings:
         "as they pass: on, off, or auto for on only when the server is on this machine.",
         default=Plain.AUTO,
         parse=_plain,
+    )
+    padding_interval: float = setting(
+        "Seconds for which what a sealed answer has to say is joined, up to 1. The less, the sooner it is read and "
+        "the more bytes it takes; with 0 the times of tokens show.",
+        default=DEFAULT_POLICY.interval,
+        parse=_interval,
+    )
+    padding_stream_size: int = setting(
+        f"Bytes to which each piece of a sealed stream is padded, {DEFAULT_POLICY.floor} to {MAX_CHUNK}. The fewer, "
+        "the less is sent, and the sooner a fast or wordy engine needs the double, which shows; with 0 sizes grow "
+        "with what is said.",
+        default=DEFAULT_POLICY.stream_size,
+        parse=_stream_size,
+    )
+    store_key: str = setting(
+        "Where the key of an encrypted home store lies: keyring, or file: and an absolute path; empty for where "
+        "`cloudtolocalllm bridge encrypt-store` noted it. Once it is set, a store in the clear is refused.",
+        default="",
+        parse=_store_key,
     )
     load_grace: float = setting(
         "Seconds for which a model goes on loading although its client went away.", default=120.0, parse=_positive

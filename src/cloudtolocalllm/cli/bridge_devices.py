@@ -20,6 +20,7 @@ from cloudtolocalllm.bridge.store import database, devices, lock, offers
 from cloudtolocalllm.bridge.store.database import home_path
 from cloudtolocalllm.bridge.store.devices import BY_LINK, BY_LOCAL, Device
 from cloudtolocalllm.bridge.store.errors import NotHereError, StoreError
+from cloudtolocalllm.bridge.store.key_place import SETTING
 from cloudtolocalllm.bridge.store.lock import StoreLock
 from cloudtolocalllm.bridge.store.tx import Tx
 from cloudtolocalllm.cli.bridge import qr_code
@@ -52,13 +53,19 @@ class LocalHome:
         return home_path(self.credential)
 
     @property
+    def place(self) -> str:
+        """Where the store's key lies, if not where the note beside it says; else ""."""
+        return environment().get(SETTING, "")
+
+    @property
     def fingerprint(self) -> bytes:
-        """Of its identity, which is made if there is none yet.
+        """Of its identity, which is made if there never was one.
 
         Raises:
             PairingError: It cannot be read or written.
+            StoreError: The store cannot be opened.
         """
-        return fingerprint_of(load_identity(identity_path(self.credential)))
+        return fingerprint_of(load_identity(self.credential, place=self.place))
 
     def do(self, work: Callable[[Tx], T]) -> T:
         """Have something done in the store, whole or not at all.
@@ -66,7 +73,7 @@ class LocalHome:
         Raises:
             StoreError: It cannot be done.
         """
-        with _opened(self.store) as db:
+        with _opened(self.store, self.place) as db:
             return work(Tx(db, SystemClock().wall()))
 
     def offer(self) -> PairingLink:
@@ -112,14 +119,14 @@ def list_devices(options: argparse.Namespace) -> int:
         if options.remove:
             removed = _one(home, options.remove)
             home.do(lambda tx: devices.remove(tx, removed.id))
-            print(f"{removed.name} is not let in any more; its key never is again.")
+            print(f"{_shown(removed.name)} is not let in any more; its key never is again.")
         elif options.rename:
             renamed = _one(home, options.rename[0])
             home.do(lambda tx: devices.rename(tx, renamed.id, options.rename[1]))
         elif options.approve:
             approved = _one(home, options.approve)
             home.do(lambda tx: devices.approve(tx, approved.id, approved_by=BY_LOCAL))
-            print(f"{approved.name} is let in.")
+            print(f"{_shown(approved.name)} is let in.")
         else:
             _print(home)
     except (PairingError, StoreError) as error:
@@ -138,10 +145,10 @@ def new_identity(options: argparse.Namespace) -> int:
     try:
         if not options.yes:
             print(WARNING + "\n")
-            if not sys.stdin.isatty() or input("Make a new identity? Type yes: ").strip() != "yes":
+            if not sys.stdin.isatty() or not _confirmed():
                 return _fail("nothing was changed; to do it without being asked, give --yes")
         # The devices first: whatever comes between, none is left that knows only the old one.
-        forgotten = home.do(devices.forget_all)
+        forgotten = home.do(_forget)
         replace_identity(identity_path(home.credential))
     except (PairingError, StoreError) as error:
         return _fail(error)
@@ -155,6 +162,12 @@ def new_identity(options: argparse.Namespace) -> int:
 # --- parts ---
 
 
+def _forget(tx: Tx) -> int:
+    """Forget every device, and the links that no bridge has taken yet."""
+    offers.take_all(tx)
+    return devices.forget_all(tx)
+
+
 def _print(home: LocalHome) -> None:
     found = home.do(devices.all_of)
     if not found:
@@ -163,7 +176,11 @@ def _print(home: LocalHome) -> None:
         seen = "never seen" if device.last_seen is None else f"last seen {_date(device.last_seen)}"
         by = {BY_LINK: "by a link", BY_LOCAL: "approved here"}.get(device.approved_by, "approved by another device")
         state = by if device.paired else "WAITS to be let in"
-        print("  ".join((device.id, device.name, _date(device.added), state, seen if device.paired else "")).rstrip())
+        print(
+            "  ".join(
+                (device.id, _shown(device.name), _date(device.added), state, seen if device.paired else "")
+            ).rstrip()
+        )
         if not device.paired:
             words = safety_words(home.fingerprint, fingerprint.decode(device.id))
             print(f"    Only if it shows these words: {' '.join(words)}")
@@ -212,13 +229,13 @@ def home_of(options: argparse.Namespace) -> LocalHome:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def _opened(path: Path, place: str) -> Iterator[sqlite3.Connection]:
     """Open the store for one transaction.
 
     Raises:
         StoreError: It cannot be opened or written.
     """
-    db = database.connect(path, check=False, aside=False)
+    db = database.connect(path, place=place, check=False, aside=False)
     try:
         db.execute("BEGIN IMMEDIATE")
         yield db
@@ -229,6 +246,18 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         db.close()
+
+
+def _confirmed() -> bool:
+    try:
+        return input("Make a new identity? Type yes: ").strip() == "yes"
+    except EOFError:
+        return False
+
+
+def _shown(name: str) -> str:
+    """Return a name that a device chose, without what a terminal would obey: none may hide itself from this list."""
+    return "".join(each if each.isprintable() else "?" for each in name)
 
 
 def _date(at: float) -> str:

@@ -4,6 +4,7 @@ import argparse
 import importlib
 from pathlib import Path
 
+from cloudtolocalllm.cli.key_options import key_place
 from cloudtolocalllm.cli.layout import default_data_dir
 from cloudtolocalllm.runtime.settings import environment
 
@@ -29,6 +30,21 @@ def add_bridge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     _add_new_identity(
         actions.add_parser("new-identity", help="make this home a stranger to every device, which are paired anew")
     )
+    _add_encryption(actions)
+
+
+def _add_encryption(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:  # as above
+    for name, what in {
+        "encrypt-store": "encrypt the home store",
+        "decrypt-store": "have the home store in the clear",
+        "change-store-key": "give the home store another key",
+    }.items():
+        parser = actions.add_parser(name, help=f"{what}; stop the bridge first")
+        if name != "decrypt-store":
+            parser.add_argument("--key", type=key_place, required=True, metavar="PLACE",
+                                help="where it is to lie: keyring, or file:PATH; made if there is none")  # fmt: skip
+        _add_home(parser)
+        parser.set_defaults(run=_action(name.replace("-", "_"), "bridge_store"))
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

@@ -2,16 +2,17 @@
 
 import argparse
 import asyncio
+import contextlib
 import getpass
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cloudtolocalllm.connect.address import ServerAddress, read_invitation
 from cloudtolocalllm.connect.check import check
-from cloudtolocalllm.connect.errors import HomeError, StorageError
+from cloudtolocalllm.connect.errors import HomeError
 from cloudtolocalllm.connect.homes import Homes, find, key_name, renamed
 from cloudtolocalllm.connect.outer import ServerLink
 from cloudtolocalllm.connect.pairing import NewHome, clean_name, pair
@@ -31,6 +32,7 @@ from cloudtolocalllm.connect.watch import Watch
 from cloudtolocalllm.runtime import lifecycle, logs
 from cloudtolocalllm.runtime.clock import SystemClock
 from cloudtolocalllm.runtime.http1 import HttpError, Pool, fetch
+from cloudtolocalllm.runtime.keychain import StorageError
 from cloudtolocalllm.runtime.settings import SettingsError, environment, load
 from cloudtolocalllm.runtime.tasks import TaskSet
 
@@ -89,10 +91,14 @@ def connect_list(options: argparse.Namespace) -> int:
 
 
 def connect_set(options: argparse.Namespace) -> int:
-    """Rename a home, or give it another priority."""
-    homes = Homes(homes_folder(options.data_dir.absolute()))
+    """Rename a home, give it another priority, or its server another API key."""
+    data_dir = options.data_dir.absolute()
+    homes = Homes(homes_folder(data_dir))
     try:
         home = find(homes.load(), options.home)
+        if options.key_file is not None:
+            key = _key_of_file(options.key_file)
+            _vault(data_dir, use_keyring=_keyring_wanted(options, environment())).put(key_name(home.server), key)
         homes.save(renamed(home, clean_name(options.name) if options.name else None, options.priority))
     except StorageError as error:
         return _fail(error)
@@ -105,7 +111,7 @@ def connect_remove(options: argparse.Namespace) -> int:
     homes = Homes(homes_folder(data_dir))
     try:
         home = find(homes.load(), options.home)
-        vault = _vault(data_dir, use_keyring=not options.no_keyring)
+        vault = _vault(data_dir, use_keyring=_keyring_wanted(options, environment()))
         homes.remove(home)
         vault.remove(home.secret_name)
         if all(other.server != home.server for other in homes.load()):
@@ -161,10 +167,31 @@ def _add(options: argparse.Namespace, text: str) -> None:
             await tasks.close()
         return home.name
 
-    name = asyncio.run(run())
-    if keep:
-        vault.put(key_name(server.url), key)
+    with _kept(vault, key_name(server.url), key if keep else ""):
+        name = asyncio.run(run())
     sys.stderr.write(f"This computer is paired with {name}. Its key is kept in {vault.place}.\n")
+
+
+@contextlib.contextmanager
+def _kept(vault: Vault, name: str, key: str) -> Iterator[None]:
+    """Keep an API key before its home: an endpoint that runs looks for it as soon as the home is there.
+
+    Args:
+        vault: Where.
+        name: Under which name.
+        key: "" to leave what is there.
+    """
+    before = vault.get(name) if key else None
+    if key:
+        vault.put(name, key)
+    try:
+        yield
+    except BaseException:
+        if key and before is not None:
+            vault.put(name, before)
+        elif key:
+            vault.remove(name)
+        raise
 
 
 def _link_text(text: str) -> str:

@@ -40,10 +40,11 @@ def add_connect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     listing = actions.add_parser("list", help="list the homes")
     _add_common(listing)
     listing.set_defaults(run=_action("connect_list"))
-    change = actions.add_parser("set", help="rename a home, or give it another priority")
+    change = actions.add_parser("set", help="rename a home, give it another priority, or its server another API key")
     change.add_argument("home", metavar="HOME", help="its name, its bridge's id, or its number in the list")
     change.add_argument("--name", help="how it is called here")
     change.add_argument("--priority", type=int, metavar="N", help="the lowest is preferred (0)")
+    _add_key_file(change)
     _add_common(change)
     change.set_defaults(run=_action("connect_set"))
     remove = actions.add_parser("remove", help="forget a home and this computer's key for it")
@@ -63,11 +64,15 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_pairing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--key-file", type=Path, metavar="FILE",
-                        help="a file with the API key for the server; - for stdin")  # fmt: skip
+    _add_key_file(parser)
     parser.add_argument("--name", help="how the home lists this computer (the host's name)")
     parser.add_argument("--home-name", metavar="NAME", help="how the home is called here (its bridge's id)")
     parser.add_argument("--priority", type=int, default=0, metavar="N", help="the lowest is preferred (%(default)s)")
+
+
+def _add_key_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--key-file", type=Path, metavar="FILE",
+                        help="a file with the API key for the server; - for stdin")  # fmt: skip
 
 
 def _action(name: str) -> object:

@@ -7,6 +7,8 @@ from pathlib import Path
 from cloudtolocalllm.bridge.store import backup
 from cloudtolocalllm.bridge.store.database import home_path
 from cloudtolocalllm.bridge.store.errors import StoreError
+from cloudtolocalllm.bridge.store.key_place import SETTING
+from cloudtolocalllm.runtime.settings import environment
 
 _CREDENTIAL = "credential.json"
 _SUFFIX = ".home.db"
@@ -16,7 +18,7 @@ def home_backup(options: argparse.Namespace) -> int:
     """Copy the store into one file and print its name."""
     try:
         path = _store_of(options.data_dir.absolute())
-        made = backup.backup(path, options.file and options.file.absolute())
+        made = backup.backup(path, options.file and options.file.absolute(), place=environment().get(SETTING, ""))
     except StoreError as error:
         return _fail(error)
     print(made)
@@ -27,7 +29,9 @@ def home_restore(options: argparse.Namespace) -> int:
     """Put a back-up in the store's place."""
     try:
         path = _store_of(options.data_dir.absolute())
-        before = backup.restore(path, options.file.absolute())
+        before = backup.restore(
+            path, options.file.absolute(), place=environment().get(SETTING, ""), source_place=options.key or ""
+        )
     except StoreError as error:
         return _fail(error)
     if before is not None:

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from cloudtolocalllm.cli.key_options import key_place
 from cloudtolocalllm.cli.layout import default_data_dir
 from cloudtolocalllm.runtime.settings import environment
 
@@ -23,6 +24,8 @@ def add_home(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     restore = actions.add_parser(
         "restore", parents=[where], help="put a back-up in the store's place; stop the bridge first"
     )
+    restore.add_argument("--key", type=key_place, metavar="PLACE",
+                         help="where the back-up's key lies: file:PATH or keyring:ENTRY (the store's)")  # fmt: skip
     restore.add_argument("file", type=Path, metavar="FILE", help="the back-up")
     restore.set_defaults(run=_action("home_restore"))
 

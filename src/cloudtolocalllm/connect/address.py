@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from cloudtolocalllm.runtime.loopback import is_loopback
 from cloudtolocalllm.sealed.errors import SealedError
 from cloudtolocalllm.sealed.pairing import PairingLink, read_link
 
 _PAGE = "/pair"
 """Of the web app; what stands before it in a link is the server's URL."""
-_LOOPBACK = ("localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class ServerAddress:
     @property
     def is_private(self) -> bool:
         """Whether nobody on the way can read what is not sealed, such as the API key."""
-        return self.tls or self.host in _LOOPBACK or self.host.startswith("127.")
+        return self.tls or is_loopback(self.host)
 
 
 def read_invitation(text: str, server: str = "") -> tuple[ServerAddress, PairingLink]:

@@ -47,7 +47,6 @@ async def _ask(state: HomeState) -> Finding:
     except HomeError as error:
         if error.fault is not Fault.STALE_KEY:
             raise
-        state.client.forget_key()
         answer = await state.client.ask(InnerRequest("GET", _TARGET))
     try:
         head, content = await whole(answer)

@@ -12,6 +12,8 @@ class Fault(Enum):
     """No connection: nothing left this computer."""
     NOT_TAKEN = "not-taken"
     """The server said that it did not pass the request on."""
+    AWAY = "away"
+    """The same, as the home is not connected: whatever it was doing, nobody can have it now."""
     LOST = "lost"
     """It was sent, and may be running at home."""
     STALE_KEY = "stale-key"
@@ -39,7 +41,3 @@ class HomeError(Exception):
         self.problem = problem
         self.detail = detail
         self.retry_after = retry_after
-
-
-class StorageError(Exception):
-    """What `connect` keeps cannot be read or written. The text says which file or keychain, and no secret."""

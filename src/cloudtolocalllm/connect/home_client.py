@@ -15,6 +15,7 @@ from cloudtolocalllm.contracts.authorize import SEALED_PREFIX
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.clock import Clock
 from cloudtolocalllm.runtime.http1 import Headers
+from cloudtolocalllm.runtime.keychain import StorageError
 from cloudtolocalllm.sealed import bhttp, pairing, statement, varint
 from cloudtolocalllm.sealed.bhttp import Content, End, Event, Message, RequestHead, ResponseHead
 from cloudtolocalllm.sealed.device import proof_fields
@@ -61,7 +62,14 @@ NoteSeq = Callable[[int], Awaitable[None]]
 class SealedAnswer:
     """A home's answer as it comes."""
 
-    def __init__(self, arrival: Arrival, reader: ResponseReader, expected: str, key: KeyConfig) -> None:
+    def __init__(
+        self,
+        arrival: Arrival,
+        reader: ResponseReader,
+        expected: str,
+        key: KeyConfig,
+        doubt: Callable[[KeyConfig], None],
+    ) -> None:
         """Read an answer of which nothing need have come.
 
         Args:
@@ -69,8 +77,10 @@ class SealedAnswer:
             reader: Opens it.
             expected: The media type of what is sealed.
             key: The home's, to which the request was sealed.
+            doubt: Called with that key when the home could not open the request.
         """
         self.key = key
+        self._doubt = doubt
         self._arrival = arrival
         self._reader = reader
         self._expected = expected
@@ -98,7 +108,10 @@ class SealedAnswer:
             return
         while len(self._refusal) < MAX_PROBLEM and (data := await arrival.read()):
             self._refusal += data
-        raise refused_in_the_clear(status, arrival.headers, self._refusal)
+        error = refused_in_the_clear(status, arrival.headers, self._refusal)
+        if error.fault in (Fault.STALE_KEY, Fault.DAMAGED):
+            self._doubt(self.key)
+        raise error
 
     async def read(self) -> list[Event]:
         """Return what came next, at least one event; the last of all is End, and only then it is whole.
@@ -171,10 +184,6 @@ class HomeClient:
         self._statement: statement.Statement | None = None
         self._lock = asyncio.Lock()
 
-    def forget_key(self) -> None:
-        """Fetch a new key statement before the next request."""
-        self._statement = None
-
     async def ask(self, request: InnerRequest, resume: Resume | None = None, *, fresh: bool = False) -> SealedAnswer:
         """Ask, and return the answer as soon as its outside has come. The caller closes it.
 
@@ -243,9 +252,18 @@ class HomeClient:
         arrival = await self.link.open(
             "POST", self._target, outer, _pieces(sealer, plain, padded), _sealed_size(sealer, padded), fresh=fresh
         )
-        return SealedAnswer(arrival, ResponseReader(sealer.response()), expected, config)
+        return SealedAnswer(arrival, ResponseReader(sealer.response()), expected, config, self._forget)
 
     # --- the home's key ---
+
+    def _forget(self, key: KeyConfig) -> None:
+        """Have a new statement fetched before the next request: the home was started anew, and has another key.
+
+        Its ids are one byte, so that one time in 256 the new key has the old one's, and the home takes what it cannot
+        open for damaged.
+        """
+        if self._statement is not None and self._statement.configs[0] == key:
+            self._statement = None
 
     async def _config(self, *, fresh: bool = False) -> KeyConfig:
         async with self._lock:
@@ -264,9 +282,13 @@ class HomeClient:
         except SealedError as error:
             _distrust(error)
         if found.seq > self._seen:
-            self._seen = found.seq
             if self._note_seq is not None:
-                await self._note_seq(found.seq)
+                try:
+                    await self._note_seq(found.seq)
+                except StorageError as error:  # unkept, it could be shown an older one after the next start
+                    detail = f"What must be kept cannot be: {error}."
+                    raise HomeError(Fault.REFUSED, Problem.INTERNAL, detail) from None
+            self._seen = max(self._seen, found.seq)
         return found
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cloudtolocalllm.connect.address import ServerAddress
-from cloudtolocalllm.connect.errors import StorageError
 from cloudtolocalllm.runtime import files
+from cloudtolocalllm.runtime.keychain import StorageError
 from cloudtolocalllm.sealed import base64url
 from cloudtolocalllm.sealed.errors import SealedError
 from cloudtolocalllm.sealed.fingerprint import FINGERPRINT_BYTES

@@ -11,6 +11,7 @@ from cloudtolocalllm.connect.errors import Fault, HomeError
 from cloudtolocalllm.connect.home_client import HomeClient, InnerRequest, SealedAnswer, whole
 from cloudtolocalllm.connect.homes import Home
 from cloudtolocalllm.connect.paths import LISTS, inner_target
+from cloudtolocalllm.connect.refusals import is_problem, read_problem
 from cloudtolocalllm.connect.routing import Asked, HomeView, Stickiness, canonical, choose
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.backoff import Backoff
@@ -30,6 +31,18 @@ KEPT: Final = 86_400.0
 """Seconds for which the models of a home that is away are still listed."""
 _MODELS: Final = ("/api/tags", "/v1/models")
 _LOADED: Final = "/api/ps"
+_NOT_OF_THE_HOME: Final = frozenset({Problem.BAD_REQUEST, Problem.ENGINE_ERROR})
+"""Failures of one request, which say nothing of the home."""
+_TROUBLES: Final = {
+    Problem.ENGINE_UNREACHABLE.value.slug: Fault.NOT_TAKEN,
+    Problem.TIMED_OUT.value.slug: Fault.NOT_TAKEN,
+    Problem.OVERLOADED.value.slug: Fault.NOT_TAKEN,
+    Problem.CONNECTION_LOST.value.slug: Fault.LOST,
+    Problem.INTERNAL.value.slug: Fault.NOT_TAKEN,
+    Problem.DEVICE_UNKNOWN.value.slug: Fault.REFUSED,
+    Problem.UNAUTHENTICATED.value.slug: Fault.REFUSED,
+}
+"""What a home's own refusals of a list say of the home. Others concern that list: no engine there has such a one."""
 _LOOK: Final = "look"
 LOOK_AGAIN: Final = 1.0
 """Seconds at most between two looks at a home that is away, while answers of it are silent, so that it is noticed at
@@ -57,10 +70,8 @@ class HomeState:
 
     home: Home
     client: HomeClient
-    up: bool = True
-    """Whether the last question to it was answered."""
-    why: str = ""
-    """Why it is down, for people."""
+    trouble: HomeError | None = None
+    """Why the last question to it was not answered; None when it was."""
     running: int = 0
     """Requests under way there."""
     listings: dict[str, Listing] = field(default_factory=dict)
@@ -69,19 +80,35 @@ class HomeState:
     silent: dict[SealedAnswer, float] = field(default_factory=dict)
     """Answers that wait for a look at the home, and when they were heard last."""
 
+    @property
+    def up(self) -> bool:
+        """Whether the last question to it was answered."""
+        return self.trouble is None
+
+    @property
+    def why(self) -> str:
+        """Why it is down, for people; "" while it is not."""
+        return "" if self.trouble is None else self.trouble.detail
+
     def answered(self) -> None:
         """Note that it answers."""
         if not self.up:
             log.info("a home answers again", extra={"home": self.home.id})
-        self.up, self.why = True, ""
+        self.trouble = None
 
     def failed(self, error: HomeError) -> None:
         """Note that it does not."""
-        if error.fault is Fault.STALE_KEY:
+        if error.fault is Fault.STALE_KEY or error.problem in _NOT_OF_THE_HOME:
             return
         if self.up:
             log.warning("a home does not answer", extra={"home": self.home.id, "cause": error.problem.value.slug})
-        self.up, self.why = False, error.detail
+        self.trouble = error
+
+    def kept(self, path: str, oldest: float) -> "Listing | None":
+        """Return its list for everybody's: one that it refuses is not kept, one that it cannot give now is."""
+        found = self.listings.get(path)
+        refused = self.trouble is not None and self.trouble.fault is Fault.REFUSED
+        return None if found is None or refused or found.at < oldest else found
 
     def models(self) -> frozenset[str] | None:
         """Return its models' canonical names; None while they are not known."""
@@ -177,7 +204,7 @@ class Household:
     # --- lists ---
 
     async def listing(self, path: str) -> Listing:
-        """Return a list over all homes; what a home that is away had is in it, and nobody waits for that home.
+        """Return a list over all homes. What a home that is away had stands marked at its end; nobody waits for it.
 
         Args:
             path: One of LISTS.
@@ -193,17 +220,17 @@ class Household:
         if awaited:
             await asyncio.wait(awaited, timeout=LIST_WAIT if known else FIRST_WAIT)
         oldest = asked if path == _LOADED else asked - KEPT
-        found = [s.listings[path] for s in states if path in s.listings and s.listings[path].at >= oldest]
-        if len(states) == 1 and found:
-            return found[0]
-        member = LISTS[path]
-        read = (lists.entries(each.content, member) for each in found if each.status == 200)
-        good = [entries for entries in read if entries is not None]
-        if good or any(state.up for state in states):
-            content = lists.joined(good, member)
+        found = [(state, each) for state in states if (each := state.kept(path, oldest)) is not None]
+        if len(states) == 1 and found and states[0].up:
+            return found[0][1]
+        content = _joined(found, LISTS[path])
+        if content is not None or any(state.up for state, _ in found):
+            content = content or lists.joined((), LISTS[path])
             return Listing(200, ((b"content-type", b"application/json"),), content, asked)
-        why = next((state.why for state in states if state.why), "No home answers in time.")
-        raise HomeError(Fault.NOT_TAKEN, Problem.BRIDGE_OFFLINE, why)
+        trouble = next((state.trouble for state in states if state.trouble is not None), None)
+        if trouble is None:
+            raise HomeError(Fault.NOT_TAKEN, Problem.BRIDGE_OFFLINE, "No home answers in time.")
+        raise HomeError(trouble.fault, trouble.problem, trouble.detail)
 
     def _refresh(self, state: HomeState, path: str) -> "asyncio.Task[None]":
         task = state.pending.get(path)
@@ -220,8 +247,12 @@ class Household:
         except TimeoutError:
             state.failed(HomeError(Fault.LOST, Problem.TIMED_OUT, "The home gave no answer in time."))
         else:
+            trouble = _trouble(found)
+            if trouble is not None:
+                state.failed(trouble)
+                return
             state.answered()
-            if found.status == 200 or path not in state.listings:
+            if found.status < 500 or path not in state.listings:
                 state.listings[path] = found
 
     async def _ask(self, state: HomeState, path: str) -> Listing:
@@ -233,12 +264,31 @@ class Household:
             except HomeError as error:
                 if error.fault is not Fault.STALE_KEY or last:
                     raise
-                state.client.forget_key()
         try:
             head, content = await whole(answer)
         finally:
             answer.close()
         return Listing(head.status, fields.from_home(head.fields), content, self._clock.monotonic())
+
+
+def _joined(found: Iterable[tuple[HomeState, Listing]], member: str) -> bytes | None:
+    """Return lists as one: what can be had now, then what cannot; None when there is none."""
+    here: list[list[dict[str, Any]]] = []
+    away: list[list[dict[str, Any]]] = []
+    for state, each in found:
+        entries = lists.entries(each.content, member) if each.status == 200 else None
+        if entries is not None:
+            (here if state.up else away).append(entries)
+    return lists.joined(here, member, away) if here or away else None
+
+
+def _trouble(found: Listing) -> HomeError | None:
+    """Return what a home's own refusal says of the home; None for an answer."""
+    said = read_problem(found.content) if found.status >= 400 and is_problem(found.headers) else None
+    fault = None if said is None else _TROUBLES.get(said.slug)
+    if said is None or fault is None:
+        return None
+    return HomeError(fault, said.problem(Problem.ENGINE_UNREACHABLE), said.detail or "The home refuses.")
 
 
 def _is_silent(answer: SealedAnswer, heard: float) -> bool:

@@ -13,6 +13,7 @@ from cloudtolocalllm.connect.errors import Fault, HomeError
 from cloudtolocalllm.connect.home_client import MAX_SMALL, InnerRequest, SealedAnswer
 from cloudtolocalllm.connect.household import HomeState, Household
 from cloudtolocalllm.connect.local_answer import LocalAnswer, LocalRequest, refuse
+from cloudtolocalllm.connect.paths import changes_nothing
 from cloudtolocalllm.connect.recovery import Next, Recovery
 from cloudtolocalllm.connect.refusals import MAX_PROBLEM, is_problem, read_problem
 from cloudtolocalllm.connect.repeatable import may_be_repeated
@@ -39,7 +40,8 @@ LOOK_FIRST: Final = 1.0
 LOOK_LAST: Final = 30.0
 THREAD_ABOVE: Final = 1024 * 1024
 """Bytes of JSON above which it is read in a thread, so that other answers do not wait for it."""
-EXCHANGE_UNKNOWN: Final = "exchange-unknown"
+EXCHANGE_UNKNOWN: Final = Problem.EXCHANGE_UNKNOWN.value.slug
+CONNECTION_LOST: Final = Problem.CONNECTION_LOST.value.slug
 _NOTHING_RAN: Final = frozenset(
     {"engine-unreachable", "overloaded", "model-not-found", "route-refused", "device-unknown", "key-scope"}
 )
@@ -90,6 +92,7 @@ class Journey:
         self._small = request.method in ("GET", "HEAD")
         """Whether asking twice does no harm; the answer is then passed on only when it is whole."""
         recovery.repeatable = self._small
+        recovery.changes_nothing = changes_nothing(request.method, request.target)
         self._asked = NOTHING_ASKED
         self._queue: deque[HomeState] = deque()
         self._exchange = b""
@@ -135,7 +138,7 @@ class Journey:
             try:
                 await self._attempt(state, fresh=fresh)
             except _QuietError:
-                self._recovery.progressed(self._clock.monotonic())
+                self._recovery.waited(self._clock.monotonic())
                 fresh = True
                 continue
             except _UnknownError as unknown:
@@ -153,16 +156,15 @@ class Journey:
             fresh = True
             match step.next:
                 case Next.ELSEWHERE:
+                    self._stop(state)  # if it works for that at all
+                    self._recovery.moved(self._clock.monotonic())
                     state = self._next_home()
                 case Next.REFRESH:
                     errors.pop()
-                    state.client.forget_key()
                 case Next.GIVE_UP:
                     self._stop(state)
                     raise self._worth(errors)
                 case Next.AGAIN:
-                    if errors[-1].fault is Fault.STALE_KEY:
-                        state.client.forget_key()
                     await self._pause(step.pause, state)
                     if not self._recovery.taken:
                         self._queue.extend(order)
@@ -200,6 +202,7 @@ class Journey:
         Raises:
             HomeError: What the client has cannot be followed.
         """
+        self._stop(state)  # it may run on: what is too large for the journal is not known either
         said = await asyncio.to_thread(again.said) if again.size > THREAD_ABOVE else again.said()
         if said is None:
             raise _gone("The home has lost the answer, and it cannot be gone on with.")
@@ -207,7 +210,6 @@ class Journey:
             await self._write(said.tail)
             self._out.end(())
             return False
-        self._stop(state)  # it may run on: what is too large for the journal is not known either
         self._new_exchange()
         again.anew(said)
         log.warning(
@@ -364,6 +366,8 @@ class Journey:
         if head.status >= 400 and is_problem(head.fields):
             said = read_problem(content)
             detail = said.detail or "The home refuses."
+            if said.slug == CONNECTION_LOST:  # the request was repeated on the way; this is for the repetition
+                raise HomeError(Fault.LOST, Problem.CONNECTION_LOST, detail)
             if self._status:
                 raise self._refused_later(said.slug, detail)
             if self._queue and not self._recovery.taken and said.slug in _NOTHING_RAN:

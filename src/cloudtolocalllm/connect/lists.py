@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from cloudtolocalllm.connect.routing import canonical
 
@@ -22,11 +22,22 @@ def names(listed: Iterable[dict[str, Any]]) -> frozenset[str]:
     return frozenset(canonical(name) for item in listed if (name := _name(item)))
 
 
-def joined(lists: Iterable[list[dict[str, Any]]], member: str) -> bytes:
-    """Return one JSON answer with several lists; of entries with one name the first stays."""
+AWAY: Final = "c2l_away"
+"""Member of an entry whose home is away; clients pass over what they do not know."""
+
+
+def joined(here: Iterable[list[dict[str, Any]]], member: str, away: Iterable[list[dict[str, Any]]] = ()) -> bytes:
+    """Return one JSON answer with several lists; of entries with one name the first stays.
+
+    Args:
+        here: Lists of what can be had now.
+        member: That holds the list.
+        away: Lists of what cannot; their entries are marked, and come last.
+    """
     merged: list[dict[str, Any]] = []
     seen: set[str] = set()
-    for listed in lists:
+    marked = ([{**item, AWAY: True} for item in listed] for listed in away)
+    for listed in (*here, *marked):
         for item in listed:
             name = canonical(_name(item))
             if name not in seen:

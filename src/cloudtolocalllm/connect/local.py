@@ -17,6 +17,7 @@ from cloudtolocalllm.connect.stops import Stops
 from cloudtolocalllm.contracts.problems import CONTENT_TYPE, Problem, problem_content
 from cloudtolocalllm.runtime.clock import Clock
 from cloudtolocalllm.runtime.http1 import Headers, Request, RequestHandler, Responder
+from cloudtolocalllm.runtime.http1.answered import Answered
 from cloudtolocalllm.runtime.http1.messages import CHUNKED, NO_BODY
 from cloudtolocalllm.runtime.tasks import TaskSet
 
@@ -28,6 +29,9 @@ MAX_HELD: Final = 256 * 1024 * 1024
 """Bytes of all requests under way."""
 MAX_REQUESTS: Final = 128
 """Requests at once."""
+
+_PATHS: Final = "Ollama's API is below /api/, OpenAI's and Anthropic's below /v1/."
+_BUSY: Final = "Too many requests are under way on this computer."
 
 Status = Callable[[], dict[str, Any]]
 """Tells how everything stands, for `connect status`."""
@@ -74,21 +78,20 @@ class LocalApp:
         cors = self._door.cors_fields(request.headers, preflight=request.method == "OPTIONS")
         if request.method == "OPTIONS" and cors:
             responder.respond(204, cors, b"")
-            return Nothing()
+            return Answered()
         path = request.path
         if path == STATUS_PATH and request.method in ("GET", "HEAD"):
             content = json.dumps(self._status()).encode()
-            responder.respond(200, ((b"content-type", b"application/json"), (b"cache-control", b"no-store")), content)
-            return Nothing()
+            fields = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"), *cors)
+            responder.respond(200, fields, content)
+            return Answered()
         target = inner_target(request.target)
         if target is None:
-            return _answered(
-                responder, Problem.NOT_FOUND, "Ollama's API is below /api/, OpenAI's and Anthropic's below /v1/."
-            )
+            return _answered(responder, Problem.NOT_FOUND, _PATHS, cors)
         if request.body.length > MAX_CONTENT:
-            return _answered(responder, Problem.TOO_LARGE, f"Expected at most {MAX_CONTENT} bytes.")
+            return _answered(responder, Problem.TOO_LARGE, f"Expected at most {MAX_CONTENT} bytes.", cors)
         if len(self.tasks) >= MAX_REQUESTS:
-            return _answered(responder, Problem.OVERLOADED, "Too many requests are under way on this computer.")
+            return _answered(responder, Problem.OVERLOADED, _BUSY, cors)
         return LocalExchange(self, request, target, responder, cors)
 
     async def serve(self, request: LocalRequest, answer: "LocalExchange", path: str) -> None:
@@ -147,7 +150,9 @@ class LocalExchange:
             self._task = self._app.tasks.start(self._run(request), "local request")
         except RuntimeError:
             self._release()
-            self._refuse(Problem.OVERLOADED, "Too many requests are under way on this computer.")
+            self._refuse(Problem.OVERLOADED, _BUSY)
+        else:
+            self._task.add_done_callback(lambda _: self._release())  # of one that never ran, too
 
     def on_disconnect(self) -> None:
         """The client went away: stop."""
@@ -171,8 +176,6 @@ class LocalExchange:
         except Exception:
             log.exception("a local request failed")
             self.abort()
-        finally:
-            self._release()
 
     def _release(self) -> None:
         self._app.held -= self._held
@@ -212,24 +215,7 @@ class LocalExchange:
         self._responder.abort()
 
 
-class Nothing:
-    """The handler of a request that is answered."""
-
-    def on_body(self, data: bytes) -> None:
-        """Not wanted."""
-
-    def on_body_end(self, trailers: Headers) -> None:
-        """Not wanted."""
-
-    def on_disconnect(self) -> None:
-        """Nothing is under way."""
-
-    def on_writable(self, writable: bool) -> None:
-        """Nothing is under way."""
-
-
-def _answered(responder: Responder, problem: Problem, detail: str) -> Nothing:
-    responder.respond(
-        problem.value.status, ((b"content-type", CONTENT_TYPE.encode()),), problem_content(problem, detail)
-    )
-    return Nothing()
+def _answered(responder: Responder, problem: Problem, detail: str, cors: Headers = ()) -> Answered:
+    fields = ((b"content-type", CONTENT_TYPE.encode()), *cors)
+    responder.respond(problem.value.status, fields, problem_content(problem, detail))
+    return Answered()

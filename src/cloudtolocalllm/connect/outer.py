@@ -26,6 +26,8 @@ IDLE: Final = 8.0
 """Seconds a connection is kept for the next request: short, as a network may be gone without a word."""
 SMALL_TIMEOUT: Final = 15.0
 """Seconds for a small answer."""
+STUCK: Final = 300.0
+"""Seconds in which a server must take something of a request; at home one may wait for its turn that long."""
 HEALTH: Final = "/healthz"
 _SILENT: Final = "The server does not answer; see that this computer has a network and that the URL is right."
 _UNTRUSTED: Final = "The server shows a certificate that this computer does not trust; is a network in between?"
@@ -96,12 +98,20 @@ class Arrival:
         return data
 
     async def send(self, pieces: Iterable[bytes]) -> None:
-        """Send the request's content, as fast as it is taken; stop when an answer comes before its end."""
+        """Send the request's content, as fast as it is taken; stop when an answer comes before its end.
+
+        Raises:
+            HomeError: Nothing of it was taken for long.
+        """
         exchange = self._exchange
         if exchange is None:
             return
         for piece in pieces:
-            await self._writable.wait()
+            try:
+                async with asyncio.timeout(STUCK):
+                    await self._writable.wait()
+            except TimeoutError:
+                raise HomeError(Fault.LOST, Problem.TIMED_OUT, "The server takes no more of the request.") from None
             if self.status or self._error is not None:
                 return
             exchange.write(piece)
@@ -193,7 +203,7 @@ class ServerLink:
             clock: For that.
         """
         self.address = address
-        self._authorization = b"Bearer " + key.encode("ascii")
+        self.use_key(key)
         self._clock = clock
         self._watch = watch
         watch.probe_by(self._probe)
@@ -201,6 +211,10 @@ class ServerLink:
         self._pool = Pool(
             address.endpoint, idle_timeout=IDLE, connect_timeout=CONNECT_TIMEOUT, tls=address.tls, limits=limits
         )
+
+    def use_key(self, key: str) -> None:
+        """Send another API key from now on."""
+        self._authorization = b"Bearer " + key.encode("ascii")
 
     async def open(
         self,
@@ -223,7 +237,7 @@ class ServerLink:
             fresh: Whether the connection must be a new one.
 
         Raises:
-            HomeError: It could not be sent.
+            HomeError: It could not be sent, or not to its end.
         """
         fields = ((b"host", self.address.authority.encode()), (b"authorization", self._authorization), *headers)
         try:

@@ -8,7 +8,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
 
-from cloudtolocalllm.connect.errors import Fault, HomeError, StorageError
+from cloudtolocalllm.connect.errors import Fault, HomeError
 from cloudtolocalllm.connect.home_client import HomeClient, InnerRequest, whole
 from cloudtolocalllm.connect.homes import Home, Homes
 from cloudtolocalllm.connect.outer import ServerLink
@@ -16,6 +16,7 @@ from cloudtolocalllm.connect.refusals import read_problem
 from cloudtolocalllm.connect.vault import Vault
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.clock import Clock
+from cloudtolocalllm.runtime.keychain import StorageError
 from cloudtolocalllm.sealed import base64url
 from cloudtolocalllm.sealed.device import public_point
 from cloudtolocalllm.sealed.errors import SealedError
@@ -91,8 +92,7 @@ async def _introduce(client: HomeClient, introduction: Introduction, invitation:
                 raise
             if attempt == 2:
                 raise HomeError(Fault.REFUSED, Problem.FORBIDDEN, _USED) from None
-            client.forget_key()  # the home may have been restarted since its statement was made
-            continue
+            continue  # the home may have been restarted since its statement was made
         try:
             head, content = await whole(answer)
         finally:

@@ -12,6 +12,12 @@ STATUS_PATH: Final = "/c2l/status"
 """Answered here, for `connect status`."""
 LISTS: Final = {"/api/tags": "models", "/api/ps": "models", "/v1/models": "data"}
 """Local paths of lists, and the member that holds each; with several homes they are joined."""
+_GENERATING: Final = frozenset(
+    {
+        "/ollama/api/chat", "/ollama/api/generate", "/ollama/api/embed", "/ollama/api/embeddings", "/ollama/api/show",
+        "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/anthropic/v1/messages",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,16 @@ def inner_target(target: str) -> str | None:
     if path.startswith(("/v1/", "/anthropic/v1/")):
         return target
     return None
+
+
+def changes_nothing(method: str, target: str) -> bool:
+    """Tell whether a request leaves a home as it was, so that one that was half done there may be begun elsewhere.
+
+    Args:
+        method: HTTP method.
+        target: As the home knows it.
+    """
+    return method == "POST" and target.partition("?")[0] in _GENERATING
 
 
 @dataclass(frozen=True, slots=True)

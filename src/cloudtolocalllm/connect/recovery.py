@@ -3,6 +3,8 @@
     the request cannot have been taken   another home, or the same once more, for `patience` seconds
     it may be running                    the same home and the same exchange id, for `deadline` seconds: the home
                                          joins the two attempts, so that nothing runs twice
+    it may be running at a home that     another home, if nothing of the answer came and the request changes nothing
+    is not connected any more            at home; else as before
     asking again would not help          give up
 
 Both periods begin anew whenever something came from the home.
@@ -57,18 +59,33 @@ class Recovery:
     """When something came last, or when it all began."""
     repeatable: bool = False
     """Whether asking twice does no harm, so that any home may be asked after any failure."""
+    changes_nothing: bool = False
+    """Whether it may be left half done at a home that is away, and be begun at another."""
     taken: bool = False
     """Whether a home may be working for it."""
+    begun: bool = False
+    """Whether something of an answer came."""
     backoff: Backoff = field(default_factory=lambda: Backoff(first=0.1, maximum=1.0))
     _damaged: int = 0
     _stale: int = 0
 
     def progressed(self, now: float) -> None:
         """Note that the answer has begun or gone on."""
+        self.begun = True
+        self.waited(now)
+
+    def waited(self, now: float) -> None:
+        """Note that a home took the request, and that nothing is wrong with its silence so far."""
         self.taken = True
         self.since = now
         self._damaged = self._stale = 0
         self.backoff.reset()
+
+    def moved(self, now: float) -> None:
+        """Note that another home is asked from now on."""
+        if self.taken:
+            self.taken, self.since = False, now
+        self._damaged = self._stale = 0
 
     def failed(self, error: HomeError, now: float, *, others: bool) -> Step:
         """Return what to do after an attempt failed.
@@ -88,7 +105,8 @@ class Recovery:
         if fault in (Fault.LOST, Fault.DAMAGED) and not self.repeatable:
             self.taken = True
         movable = not self.taken
-        if movable and others:
+        left = fault is Fault.AWAY and self.changes_nothing and not self.begun
+        if (movable or left) and others:
             return Step(Next.ELSEWHERE)
         if fault is Fault.REFUSED or self._damaged >= MAX_DAMAGED:
             return Step(Next.GIVE_UP)

@@ -9,8 +9,6 @@ from cloudtolocalllm.connect.errors import Fault, HomeError
 from cloudtolocalllm.contracts.problems import CONTENT_TYPE, TYPE_PREFIX, Problem
 from cloudtolocalllm.runtime.http1 import Headers
 
-OHTTP_KEY: Final = "https://iana.org/assignments/http-problem-types#ohttp-key"
-"""RFC 9458 §6.2.1."""
 MAX_PROBLEM: Final = 64 * 1024
 """Bytes of a problem document."""
 _MAX_SENTENCE: Final = 500
@@ -29,6 +27,13 @@ class Said:
     def slug(self) -> str:
         """The end of a type of this platform; "" for another."""
         return self.type.removeprefix(TYPE_PREFIX) if self.type.startswith(TYPE_PREFIX) else ""
+
+    def problem(self, otherwise: Problem) -> Problem:
+        """Return the problem with that slug, `otherwise` for one that is not known."""
+        try:
+            return Problem.by_slug(self.slug)
+        except KeyError:
+            return otherwise
 
 
 def is_problem(headers: Headers) -> bool:
@@ -51,7 +56,7 @@ def read_problem(content: bytes) -> Said:
 def refused_in_the_clear(status: int, headers: Headers, content: bytes) -> HomeError:
     """Return what an answer means that is not the sealed one."""
     said = read_problem(content) if is_problem(headers) else Said("", "")
-    if status == 400 and said.type == OHTTP_KEY:
+    if status == 400 and said.type == Problem.OHTTP_KEY.value.uri:
         return HomeError(
             Fault.STALE_KEY, Problem.BRIDGE_OFFLINE, "The home does not know its own key; look at the bridge there."
         )
@@ -62,8 +67,8 @@ def refused_in_the_clear(status: int, headers: Headers, content: bytes) -> HomeE
     if status == 401:
         return HomeError(
             Fault.REFUSED, Problem.UNAUTHENTICATED,
-            "The server refuses this computer's API key: it was revoked or has expired. Give another to "
-            "`cloudtolocalllm connect`.",
+            "The server refuses this computer's API key: it was revoked or has expired. Give another: "
+            "`cloudtolocalllm connect set HOME --key-file FILE`.",
         )  # fmt: skip
     if status == 404 and said.slug:
         return HomeError(
@@ -71,7 +76,7 @@ def refused_in_the_clear(status: int, headers: Headers, content: bytes) -> HomeE
             "The account of this API key has no such machine: it was removed, or it belongs to another account.",
         )  # fmt: skip
     if status in (403, 404, 405, 413, 415, 421) and said.slug:
-        problem = next((each for each in Problem if each.value.slug == said.slug), Problem.FORBIDDEN)
+        problem = said.problem(Problem.FORBIDDEN)
         return HomeError(Fault.REFUSED, problem, said.detail or "The server does not let this request through.")
     if status == 429:
         return HomeError(
@@ -79,8 +84,9 @@ def refused_in_the_clear(status: int, headers: Headers, content: bytes) -> HomeE
             retry_after=_retry_after(headers),
         )  # fmt: skip
     if status == 503 and said.slug and said.slug != Problem.CONNECTION_LOST.value.slug:
-        problem = next((each for each in Problem if each.value.slug == said.slug), Problem.OVERLOADED)
-        return HomeError(Fault.NOT_TAKEN, problem, said.detail or "The home is not reachable now.")
+        problem = said.problem(Problem.OVERLOADED)
+        fault = Fault.AWAY if problem is Problem.BRIDGE_OFFLINE else Fault.NOT_TAKEN
+        return HomeError(fault, problem, said.detail or "The home is not reachable now.")
     if status < 500 and not said.slug:  # a sign-in page of a network, another server in its place
         return HomeError(
             Fault.NOT_TAKEN, Problem.BRIDGE_OFFLINE,

@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from cloudtolocalllm import __version__
 from cloudtolocalllm.connect.address import ServerAddress
 from cloudtolocalllm.connect.again import Repeats
-from cloudtolocalllm.connect.errors import StorageError
 from cloudtolocalllm.connect.home_client import HomeClient
 from cloudtolocalllm.connect.homes import Home, Homes, key_name
 from cloudtolocalllm.connect.household import HomeState, Household
@@ -28,6 +31,7 @@ from cloudtolocalllm.connect.vault import Vault, open_vault
 from cloudtolocalllm.connect.watch import Watch
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
 from cloudtolocalllm.runtime.http1 import HttpServer
+from cloudtolocalllm.runtime.keychain import StorageError
 from cloudtolocalllm.runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -45,7 +49,20 @@ class NoHomeError(Exception):
 
 
 class PortTakenError(Exception):
-    """Something else listens on the port."""
+    """The port cannot be listened on, mostly because something else does."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What was read of disk and keychain."""
+
+    homes: list[Home]
+    devices: dict[Home, ec.EllipticCurvePrivateKey]
+    """This computer's keys at the homes that were not known yet."""
+    seen: dict[Home, int]
+    """The highest number of a key statement of theirs."""
+    keys: dict[str, str]
+    """API keys, by server."""
 
 
 def homes_folder(data_dir: Path) -> Path:
@@ -71,7 +88,7 @@ class Connect:
 
         Raises:
             NoHomeError: None is paired, or there is no API key for its server.
-            StorageError: What is kept cannot be read.
+            StorageError: What is kept cannot be read, or a device's key is not there.
         """
         self._settings = settings
         self._clock = clock or SystemClock()
@@ -84,8 +101,8 @@ class Connect:
         self._links: dict[str, ServerLink] = {}
         self._states: list[HomeState] = []
         self._given = given_key(settings)
-        self._wanted = self._read()
-        if not self._wanted:
+        self._kept = self._read(())
+        if not self._kept.homes:
             raise NoHomeError(
                 "this computer is paired with no home; make a link there, then: cloudtolocalllm connect add"
             )
@@ -101,23 +118,50 @@ class Connect:
         self.port = 0
         """On which it listens; 0 before `start`."""
 
-    def _read(self) -> list[Home]:
-        homes = self._homes.load()
-        wanted = [home for home in homes if self._settings.server in ("", home.server)]
-        if self._given and len({home.server for home in wanted}) > 1:
+    def _read(self, known: Collection[Home]) -> _Kept:
+        """Read what is kept; that may take long, as a person may be asked to unlock the keychain."""
+        homes = [home for home in self._homes.load() if self._settings.server in ("", home.server)]
+        servers = {home.server for home in homes}
+        if self._given and len(servers) > 1:
             raise NoHomeError("an API key was given, but the homes have several servers; name one with --server")
-        return wanted
+        new = [home for home in homes if home not in known]
+        return _Kept(
+            homes,
+            {home: self._device_key(home) for home in new},
+            {home: self._homes.seen(home) for home in new},
+            {server: self._api_key(server) for server in servers},
+        )
+
+    def _device_key(self, home: Home) -> ec.EllipticCurvePrivateKey:
+        secret = self._vault.get(home.secret_name)
+        if secret is None:
+            raise StorageError(
+                f"expected this device's key for {home.name} in {self._vault.place}; "
+                "pair this home again with a new link"
+            )
+        return import_key(secret)
+
+    def _api_key(self, server: str) -> str:
+        key = self._given or self._vault.get(key_name(server))
+        if not key:
+            raise NoHomeError(f"expected an API key for {server}: --key-file FILE, C2L_CONNECT_KEY, or a prompt")
+        return key
 
     async def start(self) -> None:
         """Listen.
 
         Raises:
-            PortTakenError: Something else does.
+            PortTakenError: Something else does, or this user may not.
         """
         self.build()
         try:
             self.port = await self._server.listen_tcp(HOST, self._settings.port)
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise PortTakenError(
+                    f"expected to listen on port {self._settings.port}, got {type(error).__name__}; "
+                    "choose another with --port"
+                ) from None
             raise PortTakenError(
                 f"port {self._settings.port} is taken: does an engine run on this computer? Stop it, or choose "
                 "another port with --port and set OLLAMA_HOST or the clients' base URL"
@@ -129,7 +173,7 @@ class Connect:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AGAIN):
                     await stop.wait()
-            self._look()
+            await self._look()
 
     async def close(self) -> None:
         """End: what runs for clients here is stopped at home."""
@@ -168,13 +212,14 @@ class Connect:
     def _current(self) -> Sequence[HomeState]:
         return self._states
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
         changed = self._homes.changed()
         if changed == self._seen:
             return
         self._seen = changed
+        known = {state.home for state in self._states}
         try:
-            self._wanted = self._read()
+            self._kept = await asyncio.to_thread(self._read, known)
             self.build()
         except (StorageError, NoHomeError) as error:
             log.error("the homes cannot be read anew", extra={"cause": str(error)})  # noqa: TRY400 - says all there is
@@ -182,42 +227,30 @@ class Connect:
             log.info("the homes were read anew", extra={"homes": len(self._states)})
 
     def build(self) -> list[HomeState]:
-        """Make the homes' clients; of those that stay as they are, the present ones stay.
-
-        Raises:
-            NoHomeError: There is no API key for a server.
-            StorageError: A device's key is not there.
-        """
+        """Make the homes' clients; of those that stay as they are, the present ones stay."""
         known = {state.home: state for state in self._states}
-        self._states = [known.get(home) or self._state_of(home) for home in self._wanted]
+        for server, key in self._kept.keys.items():
+            self._link(server, key)
+        self._states = [known.get(home) or self._state_of(home) for home in self._kept.homes]
         return self._states
 
     def _state_of(self, home: Home) -> HomeState:
-        secret = self._vault.get(home.secret_name)
-        if secret is None:
-            raise StorageError(
-                f"expected this device's key for {home.name} in {self._vault.place}; "
-                "pair this home again with a new link"
-            )
-
         async def note(seq: int) -> None:
             await asyncio.to_thread(self._homes.note_seq, home, seq)
 
         client = HomeClient(
-            self._link(home.server), home.bridge_id, home.fingerprint, import_key(secret), self._clock,
-            seen=self._homes.seen(home), note_seq=note,
+            self._links[home.server], home.bridge_id, home.fingerprint, self._kept.devices[home], self._clock,
+            seen=self._kept.seen[home], note_seq=note,
         )  # fmt: skip
         return HomeState(home, client)
 
-    def _link(self, server: str) -> ServerLink:
+    def _link(self, server: str, key: str) -> None:
         link = self._links.get(server)
         if link is None:
-            key = self._given or self._vault.get(key_name(server)) or ""
-            if not key:
-                raise NoHomeError(f"expected an API key for {server}: --key-file FILE, C2L_CONNECT_KEY, or a prompt")
             watch = Watch(self._lists, self._clock)
-            link = self._links[server] = ServerLink(ServerAddress.parse(server), key, watch, self._clock)
-        return link
+            self._links[server] = ServerLink(ServerAddress.parse(server), key, watch, self._clock)
+        else:
+            link.use_key(key)
 
 
 def _draw_seed() -> int:

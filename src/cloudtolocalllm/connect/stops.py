@@ -1,4 +1,7 @@
-"""Tells homes to stop what nobody waits for any more, also when they can be reached only later."""
+"""Tells homes to stop what nobody waits for any more, also when they can be reached only later.
+
+A home keeps in mind what it was told to stop, so that a stop may overtake its request.
+"""
 
 import asyncio
 import logging
@@ -14,8 +17,6 @@ from cloudtolocalllm.sealed import base64url
 
 log = logging.getLogger(__name__)
 
-UNKNOWN_AGAIN: Final = (0.5, 2.0, 5.0)
-"""Seconds after which a stop is repeated that came before what it stops: the request may still be on its way."""
 MAYBE: Final = 60.0
 """Seconds for which a home is tried that may never have got the request."""
 TRY: Final = 10.0
@@ -60,22 +61,15 @@ class Stops:
         request = InnerRequest("DELETE", f"/c2l/exchanges/{base64url.encode(exchange)}")
         until = self._clock.monotonic() + (self._deadline if begun else min(self._deadline, MAYBE))
         backoff = Backoff(first=0.1, maximum=5.0)
-        again = list(UNKNOWN_AGAIN)
         while self._clock.monotonic() < until:
             try:
                 async with asyncio.timeout(TRY):
-                    status = await self._ask(state, request)
+                    if await self._ask(state, request) < 500:
+                        return
             except (HomeError, TimeoutError) as error:
-                fault = error.fault if isinstance(error, HomeError) else Fault.LOST
-                if fault is Fault.REFUSED:
+                if isinstance(error, HomeError) and error.fault is Fault.REFUSED:
                     return
-                if fault is Fault.STALE_KEY:
-                    state.client.forget_key()
-                await asyncio.sleep(backoff.next())
-                continue
-            if status != 404 or begun or not again:
-                return
-            await asyncio.sleep(again.pop(0))
+            await asyncio.sleep(backoff.next())
         log.warning("a home could not be told to stop", extra={"home": state.home.id})
 
     async def _ask(self, state: HomeState, request: InnerRequest) -> int:

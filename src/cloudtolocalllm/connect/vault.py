@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, Protocol
 
-from cloudtolocalllm.connect.errors import StorageError
 from cloudtolocalllm.runtime import files
+from cloudtolocalllm.runtime.keychain import Keychain, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -70,56 +70,6 @@ class FileVault:
         return self._folder / sha256(name.encode()).hexdigest()[:32]
 
 
-class KeyringVault:
-    """The system's keychain, by the library keyring."""
-
-    def __init__(self) -> None:
-        """Use the keychain that the system has.
-
-        Raises:
-            StorageError: It has none that is safe, or the library is not installed.
-        """
-        try:
-            import keyring
-            from keyring.errors import KeyringError
-        except ImportError:
-            raise StorageError("the package keyring is not installed") from None
-        self._keyring = keyring.get_keyring()
-        self._error = KeyringError
-        if self._keyring.priority < 1:
-            raise StorageError("this system has no keychain")
-
-    @property
-    def place(self) -> str:
-        """The keychain's name."""
-        return f"the system's keychain ({self._keyring.name})"
-
-    def get(self, name: str) -> str | None:
-        """Return a secret."""
-        with self._told():
-            return self._keyring.get_password(SERVICE, name)
-
-    def put(self, name: str, secret: str) -> None:
-        """Keep a secret."""
-        with self._told():
-            self._keyring.set_password(SERVICE, name, secret)
-            if self._keyring.get_password(SERVICE, name) != secret:
-                raise StorageError("the keychain did not keep what it was given")
-
-    def remove(self, name: str) -> None:
-        """Forget a secret."""
-        with self._told():
-            if self._keyring.get_password(SERVICE, name) is not None:
-                self._keyring.delete_password(SERVICE, name)
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except self._error as error:
-            raise StorageError(f"the keychain refuses ({type(error).__name__}); is it locked?") from None
-
-
 class BothVaults:
     """The keychain, and the files of a time when there was none or it refused."""
 
@@ -167,7 +117,7 @@ def open_vault(folder: Path, *, use_keyring: bool) -> tuple[Vault, str]:
     if not use_keyring:
         return kept, ""
     try:
-        return BothVaults(KeyringVault(), kept), ""
+        return BothVaults(Keychain(SERVICE), kept), ""
     except StorageError as error:
         return kept, (
             f"Keys are kept in files in {folder}, readable by you alone, because {error}. "

@@ -1,19 +1,20 @@
 """The Date field's one valid form, IMF-fixdate (RFC 9110 §5.6.7), from and to seconds since the epoch."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cloudtolocalllm.sealed.errors import MalformedError
 
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FORM: Final = re.compile(rb"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT")
 
 
 def encode(seconds: float) -> bytes:
     """Return a date."""
-    at = datetime.fromtimestamp(int(seconds), UTC)
+    at = _EPOCH + timedelta(seconds=int(seconds))  # fromtimestamp takes none before 1970 on Windows
     day, month = _DAYS[at.weekday()], _MONTHS[at.month - 1]
     return f"{day}, {at.day:02} {month} {at.year:04} {at.hour:02}:{at.minute:02}:{at.second:02} GMT".encode()
 

@@ -154,7 +154,7 @@ def authenticate(
         MalformedError: A field is not of its form.
         UnknownDeviceError: The device is not paired.
         ProofError: The device did not make this request.
-        SkewError: It was made too long ago, or in the future.
+        SkewError: It was made too long ago, or in the future, or the clock was set back.
         ReplayedError: It was received before.
         BusyError: It cannot be told from a replay for now.
     """
@@ -166,5 +166,5 @@ def authenticate(
         raise ProofError("expected a proof by this device for this request")
     if abs(now - claim.date) > MAX_SKEW:
         raise SkewError(f"expected a request of the last {MAX_SKEW} s; see that the clocks are right")
-    replays.accept(request.enc, now)
+    replays.accept(request.enc, claim.date, now)
     return claim.device

@@ -15,6 +15,8 @@ PERIOD: Final = 24 * 3600
 """Seconds after which a new key is used."""
 LIFE: Final = 48 * 3600
 """Seconds after which a key is forgotten."""
+KEY_IDS: Final = 256
+"""A key's id is its statement's number modulo this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +52,17 @@ class KeyRing:
     previous: GatewayKey | None = None
 
     @classmethod
-    def new(cls, private: bytes, now: float, *, key_id: int = 1, seq: int = 0) -> Self:
+    def new(cls, private: bytes, now: float, *, seq: int = 0) -> Self:
         """Return a ring of one key.
 
         Args:
             private: 32 random bytes.
             now: Seconds since the epoch.
-            key_id: 0 to 255; after a restart a random one, so that a request for a lost key is told from a forgery.
             seq: The highest number that was ever used, kept beside the identity. Where it was lost the time serves,
                 as it rises too, unless the clock was once ahead.
         """
-        return cls(GatewayKey(key_id, private, int(now)), max(seq + 1, int(now)))
+        number = _after(seq, now)
+        return cls(GatewayKey(number % KEY_IDS, private, int(now)), number)
 
     def due(self, now: float) -> bool:
         """Tell whether it is time for a new key."""
@@ -73,8 +75,8 @@ class KeyRing:
             private: 32 random bytes.
             now: Seconds since the epoch.
         """
-        current = GatewayKey((self.current.key_id + 1) % 256, private, int(now))
-        return KeyRing(current, max(self.seq + 1, int(now)), self.current).pruned(now)
+        number = _after(self.seq, now)
+        return KeyRing(GatewayKey(number % KEY_IDS, private, int(now)), number, self.current).pruned(now)
 
     def pruned(self, now: float) -> "KeyRing":
         """Return the ring without a previous key whose life is over, so that its bytes can be forgotten."""
@@ -92,3 +94,12 @@ class KeyRing:
     def expires(self) -> int:
         """Return when the current key's statement ends: before the key does, by the skew of clocks."""
         return self.current.ends - MAX_SKEW
+
+
+def _after(seq: int, now: float) -> int:
+    """Return the number of the statement after one: higher, and of another key id, also over a restart.
+
+    A request for the key before is then told from a forgery, and its client to fetch the new one.
+    """
+    number = max(seq + 1, int(now))
+    return number if number % KEY_IDS != seq % KEY_IDS else number + 1

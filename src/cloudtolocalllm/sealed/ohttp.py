@@ -58,7 +58,7 @@ class SharedSecret:
 
 
 class _Budget:
-    """Counts the bytes under one key."""
+    """Counts the bytes under one key; a chunk of none counts as one, so that chunks are counted too."""
 
     __slots__ = ("_left",)
 
@@ -68,9 +68,9 @@ class _Budget:
     def spend(self, size: int) -> None:
         if size > MAX_CHUNK:
             raise MisuseError(f"expected a chunk of at most {MAX_CHUNK} bytes, got {size}")
-        if size > self._left:
+        if size > self._left or not self._left:
             raise MisuseError(f"expected at most {MAX_SEALED} bytes in one message")
-        self._left -= size
+        self._left -= size or 1
 
 
 class RequestSealer:

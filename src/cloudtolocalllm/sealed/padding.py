@@ -5,7 +5,7 @@ et al. 2024, McDonald and Bar Or 2025). So deltas are joined for 100 ms, and a c
 
 - in a stream of events 4096 bytes, whatever the tokens' lengths and the API; only where more comes within 100 ms
   8192 or 16384;
-- elsewhere a multiple of 128 bytes, at least 512, and not less than any chunk before it in the same response, up to
+- elsewhere a multiple of 128 bytes, at least 1024, and not less than any chunk before it in the same response, up to
   4096 bytes; when it must grow, it grows by a quarter more than needed, so that it grows seldom.
 
 The padding is a content coding, c2l-pad, so that the messages are Binary HTTP and chunked OHTTP as others know them:
@@ -37,8 +37,8 @@ class PaddingPolicy:
     """Seconds for which deltas are joined; 0 sends each at once."""
     multiple: int = 128
     """Bytes of which a chunk's plaintext is a multiple; a divisor of 16384."""
-    floor: int = 512
-    """Bytes that a chunk has at least."""
+    floor: int = 1024
+    """Bytes that a chunk has at least: enough for every refusal, so that one looks like any small answer."""
     ceiling: int = 4096
     """Bytes up to which a chunk is not smaller than those before it."""
     headroom: float = 1.25

@@ -45,11 +45,11 @@ from cloudtolocalllm.tunnel import Headers, RequestHead, ResetReason, ResponseHe
 
 
 def test_an_identity_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
-    path = identity_path(tmp_path / "new" / "credential.json")
-    first = load_identity(path)
+    credential = tmp_path / "new" / "credential.json"
+    first, path = load_identity(credential), identity_path(credential)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.name == "credential.identity.pem"
-    assert fingerprint_of(load_identity(path)) == fingerprint_of(first)
+    assert fingerprint_of(load_identity(credential)) == fingerprint_of(first)
     assert fingerprint_of(replace_identity(path)) != fingerprint_of(first)
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -58,8 +58,25 @@ def test_a_damaged_identity_is_neither_used_nor_replaced(tmp_path: Path) -> None
     path = tmp_path / "x.identity.pem"
     path.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
     with pytest.raises(HomeIdentityError, match="new-identity"):
-        load_identity(path)
+        load_identity(tmp_path / "x.json")
     assert "AAAA" in path.read_text()
+
+
+async def test_an_identity_that_was_lost_is_not_replaced_in_silence(tmp_path: Path, clock: FakeClock) -> None:
+    credential = tmp_path / "a.json"
+    path = identity_path(credential)
+    opened = await HomeStore.open(tmp_path / "a.home.db", clock)
+    load_identity(credential)
+    path.unlink()
+    identity = load_identity(credential)  # nothing was signed by the first yet: no device knows it
+    await KeyKeeper.open(identity, opened, clock)
+    await opened.close()
+    path.unlink()
+    with pytest.raises(HomeIdentityError, match="new-identity"):
+        load_identity(credential)
+    assert not path.exists()
+    replace_identity(path)
+    assert fingerprint_of(load_identity(credential)) != fingerprint_of(identity)
 
 
 # --- keys ---
@@ -80,7 +97,7 @@ async def store(tmp_path: Path, clock: FakeClock) -> AsyncGenerator[HomeStore]:
 async def test_keys_are_replaced_after_a_day_and_forgotten_after_two(
     tmp_path: Path, store: HomeStore, clock: FakeClock
 ) -> None:
-    keeper = await KeyKeeper.open(load_identity(tmp_path / "i.pem"), store, clock)
+    keeper = await KeyKeeper.open(load_identity(tmp_path / "i.json"), store, clock)
 
     async def stated() -> statement.Statement:
         text = await keeper.statement("home")
@@ -105,7 +122,7 @@ async def test_keys_are_replaced_after_a_day_and_forgotten_after_two(
 async def test_numbers_rise_over_restarts_and_with_a_clock_that_was_set_back(
     tmp_path: Path, store: HomeStore, clock: FakeClock
 ) -> None:
-    identity = load_identity(tmp_path / "i.pem")
+    identity = load_identity(tmp_path / "i.json")
     seen = 0
     for step in (0.0, 10.0, -1_000_000.0, 5.0):
         clock.advance(step)
@@ -121,7 +138,7 @@ async def test_numbers_rise_over_restarts_and_with_a_clock_that_was_set_back(
 async def test_a_key_whose_number_cannot_be_written_is_not_used(
     tmp_path: Path, store: HomeStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = await KeyKeeper.open(load_identity(tmp_path / "i.pem"), store, clock)
+    keeper = await KeyKeeper.open(load_identity(tmp_path / "i.json"), store, clock)
     before = keeper._ring.current
 
     async def fails(*_: Any, **__: Any) -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.support.home_store import DirectStore
+from tests.support.home_store import KINDS, DirectStore, store_path
 
 from cloudtolocalllm.bridge.store import (
     backup,
@@ -17,6 +17,7 @@ from cloudtolocalllm.bridge.store import (
     conversations,
     database,
     devices,
+    key_place,
     messages,
     migrations,
     preferences,
@@ -28,6 +29,7 @@ from cloudtolocalllm.bridge.store.errors import (
     StoreError,
     StoreFullError,
     StoreInUseError,
+    StoreKeyError,
     StoreVersionError,
     TooOldError,
 )
@@ -37,9 +39,14 @@ from cloudtolocalllm.bridge.store.worker import _reason
 from cloudtolocalllm.sealed.device import public_point
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "credential.home.db"
+@pytest.fixture(params=KINDS)
+def path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    return store_path(tmp_path / "data" / "credential.home.db", request.param)
+
+
+def opened(path: Path, like: Path | None = None) -> sqlite3.Connection:
+    """Open a file as it is, with the key of a store."""
+    return database.raw(path, database.key_for(like or path))
 
 
 def filled(path: Path) -> str:
@@ -114,6 +121,14 @@ def test_a_damaged_file_is_set_aside_and_the_newest_backup_offered(path: Path, h
     else:
         raw[:] = b"not a database at all, " * 500
     path.write_bytes(raw)
+    if harm == "head" and key_place.read_note(path):
+        # Not told from a wrong key: nothing is moved.
+        with pytest.raises(StoreKeyError, match="damaged at its beginning: restore a back-up"):
+            database.connect(path)
+        assert path.read_bytes() == raw
+        backup.restore(path, newest)
+        assert titles(path) == ["title"]
+        return
     with pytest.raises(StoreDamagedError) as caught:
         database.connect(path)
     assert str(newest) in str(caught.value)
@@ -157,8 +172,8 @@ def test_a_log_that_was_left_over_is_not_applied_to_another_store(path: Path, ho
     store.close()
 
 
-def test_another_programs_database_is_left_alone(path: Path) -> None:
-    path.parent.mkdir()
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "credential.home.db"
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE theirs (x)")
     before = path.read_bytes()
@@ -169,12 +184,13 @@ def test_another_programs_database_is_left_alone(path: Path) -> None:
 
 def test_a_newer_programs_store_is_left_alone(path: Path) -> None:
     filled(path)
-    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+    with closing(opened(path)) as db:
         db.execute("UPDATE migration_version SET version = '20990101000000'")
     with pytest.raises(StoreVersionError, match="newer CloudToLocalLLM"):
         database.connect(path)
+    place = "".join(key_place.read_note(path))
     with pytest.raises(StoreError, match="newer"):
-        backup.restore(path.with_name("other.home.db"), path)
+        backup.restore(path.with_name("other.home.db"), path, source_place=place)
 
 
 def later(upgrade: object) -> SimpleNamespace:
@@ -201,7 +217,7 @@ def test_a_migration_is_made_once_and_the_old_store_is_kept(path: Path, monkeypa
         store.close()
     assert runs_of_it == [1]
     (kept,) = database.backups_of(path).iterdir()
-    with closing(sqlite3.connect(kept)) as db:
+    with closing(opened(kept, path)) as db:
         assert database.version(db) == "20261123000000"
 
 
@@ -267,7 +283,7 @@ def test_a_backup_is_one_private_file_made_while_the_store_is_in_use(path: Path,
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert [file.name for file in tmp_path.iterdir()] == ["backup.db", "data"] or target.exists()
     assert not list(tmp_path.glob("*-wal"))
-    with closing(sqlite3.connect(target)) as db:
+    with closing(opened(target, path)) as db:
         assert {row[0] for row in db.execute("SELECT title FROM conversations")} == {"title", "in the log only"}
     store.close()
 
@@ -304,7 +320,8 @@ def test_a_restore_brings_the_rest_back_but_nothing_that_was_taken_away(path: Pa
     before = backup.restore(path, saved)
     assert before is not None
     assert titles(path) == ["before"]
-    assert titles(before) == ["after"]
+    with closing(opened(before, path)) as db:
+        assert db.execute("SELECT title FROM conversations").fetchall() == [("after",)]
     store.reopen()
     assert store(devices.points) == {}
     with pytest.raises(ConflictError):

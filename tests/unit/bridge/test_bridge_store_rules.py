@@ -11,8 +11,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.home_store import DirectStore
+from tests.support.home_store import KINDS, DirectStore, store_path
 
+from cloudtolocalllm.bridge.runs import prompt
+from cloudtolocalllm.bridge.runs.answer import MAX_DETAIL, error_text
+from cloudtolocalllm.bridge.runs.prompt import RunOptions
 from cloudtolocalllm.bridge.store import (
     attachments,
     changes,
@@ -34,9 +37,9 @@ from cloudtolocalllm.sealed.device import public_point
 DAY = 86_400.0
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[DirectStore]:
-    made = DirectStore(tmp_path / "a.home.db")
+@pytest.fixture(params=KINDS)
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[DirectStore]:
+    made = DirectStore(store_path(tmp_path / "data" / "a.home.db", request.param))
     yield made
     made.close()
 
@@ -117,6 +120,18 @@ def test_what_is_deleted_gives_its_room_back(store: DirectStore) -> None:
     store.clock.advance(DAY + 1)
     enforce(store)
     assert store.do(lambda tx: tx.one("PRAGMA page_count")[0]) < size / 4
+
+
+def test_a_file_that_gives_no_page_back_is_not_tidied_for_ever(
+    store: DirectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was put together from a damaged one with tools of SQLite."""
+    monkeypatch.setattr(retention, "VACUUM_PAGES", 10)
+    store.db.execute("PRAGMA auto_vacuum = NONE")
+    store.db.execute("VACUUM")
+    assert store.db.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    store(conversations.delete, talk_with(store, "x" * 1_000_000))
+    enforce(store)
 
 
 # --- attachments --------------------------------------------------------------------------------------------------
@@ -268,6 +283,50 @@ def test_what_is_exported_can_be_imported_the_same(store: DirectStore, tmp_path:
         "thinking", "content", "tool_call", "thinking", "content",
     ]  # fmt: skip
     other.close()
+
+
+def test_the_longest_that_a_run_may_say_can_be_imported(store: DirectStore) -> None:
+    talk = store(conversations.create, "t").id
+    asked = store(messages.add, talk, NewMessage("user", "q"))
+    stops = ("\U0001f600" * prompt.MAX_OPTION_TEXT,) * prompt.MAX_STOPS
+    options = RunOptions(stop=stops, reasoning_effort="\U0001f600" * prompt.MAX_OPTION_TEXT)
+    options.check()
+    new = NewRun(talk, asked.id, "m" * messages.MAX_MODEL, json.dumps(options.given()))
+    run = store(runs.begin, new)
+    detail = error_text({"error": "\U0001f600" * 2 * MAX_DETAIL})
+    store(runs.finish, run.id, End(RunState.FAILED, "engine-error", detail))
+    document = store(transfer.export, talk)
+    store(conversations.delete, talk)
+    store(transfer.import_, json.loads(json.dumps(document)))
+    assert store(transfer.export, talk) == document
+
+
+@pytest.mark.parametrize(
+    ("sizes", "whole"),
+    [
+        ([["thinking", 3], ["thinking", 2]], True),
+        ([["thinking", 4], ["thinking", 1]], False),
+        ([["tool_call", 10], ["tool_call", 0]], False),
+        ([["tool_call", 10]], False),
+        ([["thinking", 6]], False),
+    ],
+    ids=["between characters", "inside a character", "nothing", "inside a call", "too much"],
+)
+def test_a_layout_that_cuts_what_is_one_is_refused(store: DirectStore, sizes: list[Any], whole: bool) -> None:
+    """Else whoever watched the run would get an error instead of its text."""
+    document = rich(store)
+    store(conversations.delete, document["id"])
+    (run,) = document["runs"]
+    assert run["layout"][0] == ["thinking", 5]  # "hm é"
+    place = next(n for n, (kind, _) in enumerate(run["layout"]) if kind == sizes[0][0])
+    rest = run["layout"][place][1] - sum(size for _, size in sizes)
+    run["layout"][place : place + 1] = [*sizes, *([[sizes[0][0], rest]] if rest > 0 else [])]
+    if not whole:
+        with pytest.raises(ConflictError):
+            store(transfer.import_, document)
+        return
+    store(transfer.import_, document)
+    assert [piece.text for piece in store(runs.read, run["id"], 0)][:2] == ["hm ", "é"]
 
 
 def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.home_store import DirectStore
+from tests.support.home_store import KINDS, DirectStore, store_path
 
 from cloudtolocalllm.bridge.store import conversations, messages, runs
 from cloudtolocalllm.bridge.store.messages import NewMessage
@@ -14,9 +14,9 @@ from cloudtolocalllm.bridge.store.runs import End, NewRun, Piece, RunState, Text
 from cloudtolocalllm.bridge.store.search import MAX_QUERY, Hit, search
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DirectStore]:
-    store = DirectStore(tmp_path_factory.mktemp("search") / "a.home.db")
+@pytest.fixture(scope="module", params=KINDS)
+def store(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[DirectStore]:
+    store = DirectStore(store_path(tmp_path_factory.mktemp("search") / "data" / "a.home.db", request.param))
     for title, content in {
         "Cooking": "How long do I boil an egg, and why?",
         "Zürich trip": "Trains from Zürich to Genève",

@@ -10,7 +10,7 @@ from tests.support.home_store import DirectStore
 from tests.support.sealed_parts import DEVICE, OTHER_DEVICE
 
 from cloudtolocalllm.auth.dpop import ProofKey
-from cloudtolocalllm.bridge.gateway.identity import fingerprint_of, identity_path, load_identity
+from cloudtolocalllm.bridge.gateway.identity import fingerprint_of, load_identity
 from cloudtolocalllm.bridge.identity import BridgeIdentity
 from cloudtolocalllm.bridge.store import devices, offers
 from cloudtolocalllm.bridge.store.database import home_path
@@ -54,7 +54,7 @@ def test_a_link_is_printed_and_handed_to_the_bridge(credential: Path, capsys: py
     page, fragment = line.split("#")
     link = read_link(fragment)
     assert (page, link.bridge_id) == ("https://app.example/pair", "br-1")
-    assert link.fingerprint == fingerprint_of(load_identity(identity_path(credential)))
+    assert link.fingerprint == fingerprint_of(load_identity(credential))
     assert "10 minutes" in said.out
     assert "█" in said.out or "▀" in said.out
     assert "does not run" in said.err
@@ -90,6 +90,15 @@ def test_devices_are_listed_with_the_words_of_those_that_wait(
     assert len(words.partition(":")[2].split()) == 8
 
 
+def test_no_device_hides_from_the_list_by_its_name(credential: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    let_in(credential)
+    store = DirectStore(home_path(credential))
+    store(devices.rename, ONE, "phone\x1b[2K\x1b[1A\r\u202eno")
+    store.close()
+    assert run(credential, "devices") == 0
+    assert f"{ONE}  phone?[2K?[1A??no" in capsys.readouterr().out
+
+
 def test_devices_are_renamed_approved_and_removed(credential: Path, capsys: pytest.CaptureFixture[str]) -> None:
     let_in(credential)
     assert run(credential, "devices", "--rename", ONE[:8], "work laptop") == 0
@@ -114,25 +123,27 @@ def test_a_new_identity_is_an_explicit_act_with_a_warning(
     credential: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_in(credential)
-    before = fingerprint_of(load_identity(identity_path(credential)))
+    before = fingerprint_of(load_identity(credential))
     monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))  # no terminal: nobody has read the warning
     assert run(credential, "new-identity") == 1
     said = capsys.readouterr()
     assert "paired anew" in said.out
     assert "nothing was changed" in said.err
-    assert fingerprint_of(load_identity(identity_path(credential))) == before
+    assert fingerprint_of(load_identity(credential)) == before
+    assert run(credential, "pair-device") == 0
     assert run(credential, "new-identity", "--yes") == 0
-    assert fingerprint_of(load_identity(identity_path(credential))) != before
+    assert fingerprint_of(load_identity(credential)) != before
     store = DirectStore(home_path(credential))
     store.clock.now = time.time()
     assert store(devices.all_of) == []
     assert store(devices.points) == {}
+    assert store(offers.take_all) == [], "expected links of before to be good for nothing"
     assert store(devices.pair, public_point(DEVICE), "laptop", approved_by="link").paired, "its key is good again"
     store.close()
 
 
 def test_there_is_no_new_identity_while_the_bridge_runs(credential: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = fingerprint_of(load_identity(identity_path(credential)))
+    before = fingerprint_of(load_identity(credential))
     held = StoreLock(home_path(credential))
     held.acquire()
     try:
@@ -140,7 +151,7 @@ def test_there_is_no_new_identity_while_the_bridge_runs(credential: Path, capsys
     finally:
         held.release()
     assert "stop it first" in capsys.readouterr().err
-    assert fingerprint_of(load_identity(identity_path(credential))) == before
+    assert fingerprint_of(load_identity(credential)) == before
 
 
 def test_which_bridge_is_meant(credential: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def error(fault: Fault, retry_after: float | None = None) -> HomeError:
     return HomeError(fault, Problem.BRIDGE_OFFLINE, "It is away.", retry_after=retry_after)
 
 
-@pytest.mark.parametrize("fault", [Fault.NOT_SENT, Fault.NOT_TAKEN, Fault.REFUSED])
+@pytest.mark.parametrize("fault", [Fault.NOT_SENT, Fault.NOT_TAKEN, Fault.AWAY, Fault.REFUSED])
 def test_what_no_home_has_taken_may_go_to_another(fault: Fault) -> None:
     assert recovery().failed(error(fault), 0.0, others=True).next is Next.ELSEWHERE
 
@@ -43,6 +43,29 @@ def test_what_has_begun_stays_where_it_is() -> None:
     one = recovery()
     one.progressed(0.0)
     assert one.failed(error(Fault.NOT_TAKEN), 0.0, others=True).next is Next.AGAIN
+
+
+def test_what_changes_nothing_leaves_a_home_that_is_away_until_its_answer_has_begun() -> None:
+    one = recovery(changes_nothing=True)
+    assert one.failed(error(Fault.LOST), 0.0, others=True).next is Next.AGAIN
+    assert one.failed(error(Fault.NOT_TAKEN), 1.0, others=True).next is Next.AGAIN  # it may be there all the same
+    assert one.failed(error(Fault.AWAY), 2.0, others=False).next is Next.AGAIN
+    assert one.failed(error(Fault.AWAY), 20.0, others=True).next is Next.ELSEWHERE
+    one.moved(20.0)
+    assert one.failed(error(Fault.NOT_SENT), 25.0, others=False).next is Next.AGAIN  # that home has its own time
+    assert one.failed(error(Fault.NOT_SENT), 30.0, others=False).next is Next.GIVE_UP
+    one = recovery(changes_nothing=True)
+    one.progressed(0.0)
+    assert one.failed(error(Fault.AWAY), 1.0, others=True).next is Next.AGAIN
+    one = recovery()
+    one.failed(error(Fault.LOST), 0.0, others=True)
+    assert one.failed(error(Fault.AWAY), 1.0, others=True).next is Next.AGAIN
+
+
+def test_homes_that_are_asked_in_turn_do_not_prolong_it() -> None:
+    one = recovery()
+    one.moved(9.0)
+    assert one.failed(error(Fault.AWAY), 10.0, others=False).next is Next.GIVE_UP
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.DAMAGED])

@@ -9,10 +9,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.support.sealed_parts import DEVICE, PINNED
 
-from cloudtolocalllm.connect.errors import StorageError
 from cloudtolocalllm.connect.homes import MAX_HOMES, Home, Homes, find, renamed
 from cloudtolocalllm.connect.pairing import clean_name, export_key, import_key
-from cloudtolocalllm.connect.vault import BothVaults, FileVault, KeyringVault, open_vault
+from cloudtolocalllm.connect.vault import SERVICE, BothVaults, FileVault, open_vault
+from cloudtolocalllm.runtime.keychain import Keychain, StorageError
 
 HOME = Home("https://app.test", "home", PINNED, "device", "Desktop", 1, 5.0)
 
@@ -164,7 +164,7 @@ def test_a_system_without_a_keychain_says_so(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(keyring, "get_keyring", Keyring)
     with pytest.raises(StorageError, match="no keychain"):
-        KeyringVault()
+        Keychain(SERVICE)
     vault, sentence = open_vault(tmp_path, use_keyring=True)
     assert isinstance(vault, FileVault)
     assert str(tmp_path) in sentence
@@ -180,6 +180,7 @@ def test_the_keychain_by_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
         priority = 5
         kept: dict[tuple[str, str], str] = {}
         locked = False
+        broken = False
 
         def __init__(self) -> None:
             """Need nothing."""
@@ -187,6 +188,8 @@ def test_the_keychain_by_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
         def get_password(self, service: str, username: str) -> str | None:
             if self.locked:
                 raise KeyringLocked
+            if self.broken:
+                raise OSError("what the system says")
             return self.kept.get((service, username))
 
         def set_password(self, service: str, username: str, password: str) -> None:
@@ -197,7 +200,7 @@ def test_the_keychain_by_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
     backend = Memory()
     monkeypatch.setattr(keyring, "get_keyring", lambda: backend)
-    vault = KeyringVault()
+    vault = Keychain(SERVICE)
     vault.put("a", "secret")
     assert vault.get("a") == "secret"
     assert list(backend.kept) == [("cloudtolocalllm connect", "a")]
@@ -206,6 +209,9 @@ def test_the_keychain_by_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert vault.get("a") is None
     backend.locked = True
     with pytest.raises(StorageError, match="KeyringLocked"):
+        vault.get("a")
+    backend.locked, backend.broken = False, True
+    with pytest.raises(StorageError, match="OSError"):  # not all that is raised is the library's
         vault.get("a")
 
 

@@ -8,12 +8,13 @@ from tests.support.sealed_parts import PINNED, SECRET
 from cloudtolocalllm.connect import fields, lists
 from cloudtolocalllm.connect.address import ServerAddress, read_invitation
 from cloudtolocalllm.connect.errors import Fault
-from cloudtolocalllm.connect.paths import Door, inner_target
-from cloudtolocalllm.connect.refusals import OHTTP_KEY, read_problem, refused_in_the_clear
+from cloudtolocalllm.connect.paths import Door, changes_nothing, inner_target
+from cloudtolocalllm.connect.refusals import read_problem, refused_in_the_clear
 from cloudtolocalllm.contracts.problems import Problem, problem_content
 from cloudtolocalllm.sealed.pairing import PairingLink
 
 LINK = PairingLink("home", PINNED, SECRET)
+OHTTP_KEY = "https://iana.org/assignments/http-problem-types#ohttp-key"  # RFC 9458 §6.2.1
 PROBLEM = ((b"content-type", b"application/problem+json"),)
 
 
@@ -26,6 +27,7 @@ PROBLEM = ((b"content-type", b"application/problem+json"),)
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080", True),
         ("http://[::1]:8080", "http://[::1]:8080", True),
         ("http://192.168.1.5:8080", "http://192.168.1.5:8080", False),
+        ("http://127.0.0.1.example.org", "http://127.0.0.1.example.org", False),
     ],
 )
 def test_servers(url: str, told: str, private: bool) -> None:
@@ -82,6 +84,20 @@ def test_paths(target: str, inside: str | None) -> None:
     assert inner_target(target) == inside
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "found"),
+    [
+        ("POST", "/ollama/api/chat", True),
+        ("POST", "/anthropic/v1/messages?beta=true", True),
+        ("POST", "/ollama/api/pull", False),
+        ("POST", "/ollama/api/copy", False),
+        ("DELETE", "/ollama/api/delete", False),
+    ],
+)
+def test_what_leaves_a_home_as_it_was(method: str, target: str, found: bool) -> None:
+    assert changes_nothing(method, target) is found
+
+
 def test_a_door_without_origins_lets_no_page_in() -> None:
     door = Door()
     page = ((b"host", b"localhost:11434"), (b"origin", b"https://evil.test"))
@@ -136,6 +152,11 @@ def test_lists_are_joined_by_name() -> None:
     assert json.loads(lists.joined([], "data")) == {"object": "list", "data": []}
 
 
+def test_what_is_away_is_marked_and_comes_last() -> None:
+    joined = json.loads(lists.joined([[{"id": "b"}]], "data", [[{"id": "a"}, {"id": "b"}]]))
+    assert joined["data"] == [{"id": "b"}, {"id": "a", "c2l_away": True}]
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"models":5}', b"\xff", b"[" * 100_000])
 def test_what_is_no_list(content: bytes) -> None:
     assert lists.entries(content, "models") is None
@@ -151,8 +172,8 @@ def test_what_is_no_list(content: bytes) -> None:
         (404, problem_content(Problem.NOT_FOUND, "x"), Fault.REFUSED),
         (413, problem_content(Problem.TOO_LARGE, "x"), Fault.REFUSED),
         (429, problem_content(Problem.RATE_LIMITED, "x"), Fault.NOT_TAKEN),
-        (503, problem_content(Problem.BRIDGE_OFFLINE, "x"), Fault.NOT_TAKEN),
-        (503, problem_content(Problem.BRIDGE_OFFLINE, "x", exchange="abc"), Fault.NOT_TAKEN),
+        (503, problem_content(Problem.BRIDGE_OFFLINE, "x"), Fault.AWAY),
+        (503, problem_content(Problem.BRIDGE_OFFLINE, "x", exchange="abc"), Fault.AWAY),
         (503, problem_content(Problem.CONNECTION_LOST, "x", exchange="abc"), Fault.LOST),
         (503, problem_content(Problem.CONNECTION_LOST, "x"), Fault.LOST),
         (503, problem_content(Problem.OVERLOADED, "x"), Fault.NOT_TAKEN),

@@ -2,11 +2,10 @@
 
 import pytest
 from scripts.make_sealed_vectors import build
-from tests.support.sealed_parts import OTHER_DEVICE, read, vectors
+from tests.support.sealed_parts import read, vectors
 
-from cloudtolocalllm.sealed import approval
 from cloudtolocalllm.sealed.bhttp import Message, ResponseHead
-from cloudtolocalllm.sealed.device import authenticate, device_id, public_point
+from cloudtolocalllm.sealed.device import authenticate, device_id
 from cloudtolocalllm.sealed.errors import RollbackError, UntrustedError
 from cloudtolocalllm.sealed.exchange import RequestReader, ResponseReader, read_all
 from cloudtolocalllm.sealed.key_config import KeyConfig
@@ -66,14 +65,6 @@ def test_a_statement_by_webcrypto_is_verified() -> None:
         verify(THEIRS["statement"], pinned, "home", THEIRS["now"], seen=THEIRS["now"] + 1)
     with pytest.raises(UntrustedError):
         verify(THEIRS["statement"], bytes(32), "home", THEIRS["now"])
-
-
-def test_an_approval_by_webcrypto_is_verified() -> None:
-    arguments = (unhex(THEIRS["fingerprint"]), THEIRS["approved"], THEIRS["now"])
-    found = approval.verify(THEIRS["approval"], POINT, *arguments)
-    assert (found.approver, found.name) == (device_id(POINT), THEIRS["name"])
-    with pytest.raises(UntrustedError):
-        approval.verify(THEIRS["approval"], public_point(OTHER_DEVICE), *arguments)
 
 
 def test_each_way_something_was_read() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from tests.support.sealed_parts import VECTORS
 
 from cloudtolocalllm.sealed import (
-    approval,
     device,
     errors,
     key_config,
@@ -41,7 +40,6 @@ def test_the_names_labels_and_numbers_are_those_in_use() -> None:
         ohttp.RESPONSE_TYPE,
         pairing.REQUEST_TYPE,
         statement.TYPE,
-        approval.TYPE,
         padding.CODING.decode(),
         *(label.decode() for label in (device.EXPORT, device.LABEL[:-1], device.DEVICE_FIELD, device.PROOF_FIELD)),
         *(
@@ -56,7 +54,7 @@ def test_the_names_labels_and_numbers_are_those_in_use() -> None:
         f"{key_ring.PERIOD // 3600} h",
         f"{key_ring.LIFE // 3600} h",
         f"{replay.MAX_REMEMBERED:,}",
-        f"{2 * limits.MAX_SKEW + 1} s",
+        f"{2 * limits.MAX_SKEW} s at most",
         f"{safety_words.ROUNDS:,} rounds",
         f"{policy.interval * 1000:.0f} ms",
         f"multiple of {policy.multiple} bytes, at least {policy.floor}",

@@ -77,19 +77,20 @@ def test_garbage_gives_typed_errors_only(data: bytes) -> None:
 
 
 def test_a_key_is_replaced_after_24_h_and_forgotten_after_48() -> None:
-    first = KeyRing.new(seeded("1"), NOW, key_id=255)
+    first = KeyRing.new(seeded("1"), NOW)
     assert not first.due(NOW + PERIOD - 1)
     assert first.due(NOW + PERIOD)
     second = first.rotated(seeded("2"), NOW + PERIOD)
-    assert (second.current.key_id, second.previous) == (0, first.current)
-    assert second.private_key(255, NOW + LIFE - 1) == seeded("1")
-    assert second.private_key(255, NOW + LIFE) is None
-    assert second.private_key(0, NOW + LIFE) == seeded("2")
-    assert second.private_key(1, NOW) is None
+    one, two = first.current.key_id, second.current.key_id
+    assert second.previous == first.current
+    assert second.private_key(one, NOW + LIFE - 1) == seeded("1")
+    assert second.private_key(one, NOW + LIFE) is None
+    assert second.private_key(two, NOW + LIFE) == seeded("2")
+    assert second.private_key(two + 1, NOW) is None
     assert second.pruned(NOW + LIFE - 1).previous is not None
     assert second.pruned(NOW + LIFE).previous is None
     assert second.rotated(seeded("3"), NOW + LIFE).previous == second.current
-    assert first.private_key(255, NOW + LIFE) is None  # also one that was never replaced
+    assert first.private_key(one, NOW + LIFE) is None  # also one that was never replaced
 
 
 def test_the_number_of_a_statement_only_rises() -> None:
@@ -98,6 +99,16 @@ def test_the_number_of_a_statement_only_rises() -> None:
     assert ring.rotated(seeded("2"), NOW).seq == NOW + 1
     assert ring.rotated(seeded("2"), NOW - 5000).seq == NOW + 1
     assert KeyRing.new(seeded("1"), NOW, seq=NOW + 9).seq == NOW + 10
+
+
+def test_a_key_s_id_is_never_that_of_the_key_before_not_after_a_restart_either() -> None:
+    """Else a request for a key that was lost would be taken for a forgery, and its client fetch no new one."""
+    ring = KeyRing.new(seeded("1"), NOW)
+    for later in range(1, 600):
+        for after in (ring.rotated(seeded("2"), NOW + later), KeyRing.new(seeded("2"), NOW + later, seq=ring.seq)):
+            assert 0 <= after.current.key_id <= 255
+            assert after.current.key_id != ring.current.key_id
+            assert after.seq > ring.seq
 
 
 def test_a_ring_shows_no_private_key() -> None:

@@ -17,7 +17,7 @@ BY_CHANCE = 3.5
 """Standard deviations from a coin's half: of 2,000 figures one by chance is further off. The seeds are fixed."""
 UNPADDED = PaddingPolicy(multiple=1, floor=0, ceiling=0, headroom=1.0, stream_size=0)
 """Joined only."""
-GROWING = PaddingPolicy(stream_size=0)
+GROWING = PaddingPolicy(floor=512, stream_size=0)
 """As answers that are no streams are padded: each to the size that it has needed so far."""
 
 

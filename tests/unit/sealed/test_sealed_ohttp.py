@@ -227,6 +227,11 @@ def test_a_message_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     client.seal(bytes(60))
     with pytest.raises(MisuseError):
         client.seal(bytes(60))
+    client = sealer()
+    for _ in range(100):  # chunks of nothing, of which there would be no end
+        client.seal(b"")
+    with pytest.raises(MisuseError):
+        client.seal(b"")
     monkeypatch.setattr(ohttp, "MAX_SEALED", 1000)
     sent = sealer().seal_all(bytes(500))
     monkeypatch.setattr(ohttp, "MAX_SEALED", 100)

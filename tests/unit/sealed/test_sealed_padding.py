@@ -227,7 +227,9 @@ def test_padding_that_is_not_padding_is_refused() -> None:
 
 def test_sizes_grow_by_a_quarter_more_than_needed_and_do_not_shrink() -> None:
     sized = SizeClass(DEFAULT_POLICY)
-    assert [sized.size(needed) for needed in (10, 512, 513, 100, 700, 769)] == [512, 512, 768, 768, 768, 1024]
+    assert [sized.size(needed) for needed in (10, 1024, 1025, 100, 1400, 1409)] == [
+        1024, 1024, 1408, 1408, 1408, 1792,
+    ]  # fmt: skip
     assert [sized.size(needed) for needed in (4000, 10)] == [4096, 4096]
     assert [sized.size(needed) for needed in (5000, 16384, 10)] == [5120, 16384, 4096]
 

@@ -1,28 +1,17 @@
-"""Pairing: the link, the one-time secret, the introduction, approvals and safety words."""
+"""Pairing: the link, the one-time secret, the introduction and safety words."""
 
-import dataclasses
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from tests.support.sealed_parts import DEVICE, NOW, OTHER_DEVICE, PINNED, SECRET, opener, sealer, seeded
 
-from cloudtolocalllm.sealed import approval, base64url, pairing
-from cloudtolocalllm.sealed.approval import Approval
+from cloudtolocalllm.sealed import base64url, pairing
 from cloudtolocalllm.sealed.bhttp import Message, RequestHead
-from cloudtolocalllm.sealed.device import authenticate, device_id, proof_fields, public_point, sign
-from cloudtolocalllm.sealed.errors import (
-    BusyError,
-    ExpiredError,
-    MalformedError,
-    MisuseError,
-    ProofError,
-    UntrustedError,
-)
+from cloudtolocalllm.sealed.device import authenticate, device_id, proof_fields, public_point
+from cloudtolocalllm.sealed.errors import BusyError, MalformedError, MisuseError, ProofError
 from cloudtolocalllm.sealed.exchange import RequestReader, read_all, seal_request
 from cloudtolocalllm.sealed.fingerprint import decode
-from cloudtolocalllm.sealed.limits import MAX_SKEW
 from cloudtolocalllm.sealed.pairing import Introduction, PairingLink, PairingOffers, read_introduction, read_link
 from cloudtolocalllm.sealed.replay import ReplayGuard
 from cloudtolocalllm.sealed.safety_words import safety_words
@@ -30,7 +19,7 @@ from cloudtolocalllm.sealed.word_list import WORDS
 
 LINK = PairingLink("home-1_A", PINNED, SECRET)
 POINT = public_point(DEVICE)
-OURS, OTHER = device_id(POINT), device_id(public_point(OTHER_DEVICE))
+OURS = device_id(POINT)
 
 
 def test_a_link_is_read_as_written() -> None:
@@ -170,75 +159,6 @@ def test_our_own_mistakes() -> None:
     with pytest.raises(MisuseError):
         safety_words(PINNED, b"")
     assert decode(base64url.encode(PINNED)) == PINNED
-
-
-APPROVAL = Approval(OURS, OTHER, PINNED, NOW, "Käthes Telefon")
-
-
-def test_an_approval_is_read_as_signed() -> None:
-    text = approval.sign(APPROVAL, DEVICE)
-    assert approval.verify(text, POINT, PINNED, OTHER, NOW) == APPROVAL
-    with pytest.raises(UntrustedError):
-        approval.sign(APPROVAL, OTHER_DEVICE)
-
-
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        ({"device": OURS}, UntrustedError),
-        ({"bridge": seeded("another bridge")}, UntrustedError),
-        ({"issued": NOW - MAX_SKEW - 1}, ExpiredError),
-        ({"issued": NOW + MAX_SKEW + 1}, ExpiredError),
-        ({"name": ""}, MalformedError),
-        ({"name": "x" * 65}, MalformedError),
-    ],
-)
-def test_an_approval_is_for_one_device_at_one_bridge_now(change: dict[str, Any], error: type[Exception]) -> None:
-    text = approval.sign(dataclasses.replace(APPROVAL, **change), DEVICE)
-    with pytest.raises(error):
-        approval.verify(text, POINT, PINNED, OTHER, NOW)
-
-
-def forged(header: dict[str, Any], claims: dict[str, Any]) -> str:
-    """A text whose signature holds, whatever it says."""
-    parts = [base64url.encode(json.dumps(part).encode()) for part in (header, claims)]
-    return ".".join((*parts, base64url.encode(sign(DEVICE, ".".join(parts).encode()))))
-
-
-HEADER = {"alg": "ES256", "typ": "c2l-approval+jwt"}
-CLAIMS = {"iss": OURS, "sub": OTHER, "aud": base64url.encode(PINNED), "iat": NOW, "name": "Phone"}
-
-
-@pytest.mark.parametrize(
-    ("header", "claims", "error"),
-    [
-        ({**HEADER, "alg": "none"}, CLAIMS, MalformedError),
-        ({**HEADER, "typ": "c2l-keys+jwt"}, CLAIMS, MalformedError),
-        ({**HEADER, "jwk": {}}, CLAIMS, MalformedError),
-        (HEADER, {**CLAIMS, "exp": NOW}, MalformedError),
-        (HEADER, {**CLAIMS, "iat": "now"}, MalformedError),
-        (HEADER, {**CLAIMS, "iss": 1}, MalformedError),
-        (HEADER, {**CLAIMS, "aud": "x"}, MalformedError),
-        (HEADER, {**CLAIMS, "iss": OTHER}, UntrustedError),
-    ],
-)
-def test_any_other_member_or_value_is_refused_though_it_is_signed(
-    header: dict[str, Any], claims: dict[str, Any], error: type[Exception]
-) -> None:
-    assert approval.verify(forged(HEADER, CLAIMS), POINT, PINNED, OTHER, NOW).name == "Phone"
-    with pytest.raises(error):
-        approval.verify(forged(header, claims), POINT, PINNED, OTHER, NOW)
-
-
-def test_an_approval_by_another_device_is_not_believed() -> None:
-    text = approval.sign(APPROVAL, DEVICE)
-    with pytest.raises(UntrustedError):
-        approval.verify(text, public_point(OTHER_DEVICE), PINNED, OTHER, NOW)
-    with pytest.raises(MalformedError):
-        approval.verify(text, POINT[:-1], PINNED, OTHER, NOW)
-    for wrong in ("", text[:-1], text + "=", "a.b", "A" * 3000 + text):
-        with pytest.raises(MalformedError):
-            approval.verify(wrong, POINT, PINNED, OTHER, NOW)
 
 
 def test_safety_words() -> None:

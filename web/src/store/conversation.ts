@@ -4,6 +4,7 @@ import type { Attached, Conversation, Message, Run } from "@/net/home/api";
 import { mayKeep } from "@/net/home/served";
 import { browserWorld } from "@/net/home/world";
 import { randomId } from "@/net/random-id";
+import { openDrafts } from "@/store/drafts";
 import { HomeCache } from "@/store/home/cache";
 import { BrowserChatShelf, type ChatShelf, type Key, PassingChatShelf } from "@/store/home/chat-shelf";
 import { HomeClient } from "@/store/home/client";
@@ -11,6 +12,7 @@ import type { Edit } from "@/store/home/edits";
 import type { ChatWorld } from "@/store/home/feed";
 import type { HomeView } from "@/store/home/model";
 import { isActive, pathTo, runOf, type Talk } from "@/store/home/tree";
+import { forgetUnsentBut, NO_SHELF, tabShelf } from "@/store/home/unsent";
 import { type Home, useHomes, userKey } from "@/store/homes";
 import type { LiveAnswer, Phase } from "@/store/live-answer";
 import { followPlace, openPlace, type Place, useOpened } from "@/store/place";
@@ -65,10 +67,14 @@ const world: ChatWorld = {
 /** Follows the conversations of a user's homes until the returned function is called. */
 export function followChats(user: string | null): () => void {
   const leavePlace = followPlace();
+  openDrafts(user);
+  forgetUnsentBut(userKey(user));
   follow(user);
   const leaveHomes = useHomes.subscribe(() => follow(user));
   const leaveOpened = useOpened.subscribe(openInClients);
+  window.addEventListener("beforeunload", askBeforeLeaving);
   return () => {
+    window.removeEventListener("beforeunload", askBeforeLeaving);
     leavePlace();
     leaveHomes();
     leaveOpened();
@@ -103,6 +109,13 @@ function follow(user: string | null): void {
   openInClients();
 }
 
+/** A reload sends what was not sent yet, but a tab that is closed takes it along. */
+function askBeforeLeaving(event: BeforeUnloadEvent): void {
+  const isUnsent = ({ pending }: HomeView) =>
+    pending.some(({ edit, taken }) => taken === null && (edit.kind === "say" || edit.kind === "rewrite"));
+  if ([...useChats.getState().views.values()].some(isUnsent)) event.preventDefault();
+}
+
 function keyOf({ bridgeId, deviceId }: Home): string {
   return deviceId ?? bridgeId;
 }
@@ -111,10 +124,12 @@ function begin(user: string | null, home: Home): void {
   const { bridgeId, transport } = home;
   const prefix: Key = [userKey(user), keyOf(home)];
   const cache = new HomeCache(shelf, prefix);
-  const client = new HomeClient(bridgeId, transport, cache, world, (view) => {
+  const onView = (view: HomeView) => {
     if (clients.get(keyOf(home)) !== client) return;
     useChats.setState(({ views }) => ({ views: new Map(views).set(bridgeId, view) }));
-  });
+  };
+  const unsent = mayKeep() ? tabShelf(userKey(user), bridgeId) : NO_SHELF;
+  const client = new HomeClient(bridgeId, transport, cache, world, onView, unsent);
   clients.set(keyOf(home), client);
   byBridge.set(bridgeId, client);
   void client.start();
@@ -132,6 +147,7 @@ export async function forgetChats(): Promise<void> {
   byBridge.clear();
   useChats.setState({ views: new Map() });
   useOpened.setState({ place: null });
+  forgetUnsentBut(null);
   await shelf.keepOnly(() => false).catch(() => {});
 }
 
@@ -170,7 +186,9 @@ export function activeRun(at: Opened | null): Run | null {
 /** What the answer at the end of the active path is at; `null` if none is being written. */
 export function phaseOf(at: Opened | null): Phase | null {
   const run = activeRun(at);
-  return run === null || at === null ? null : (at.view.phases.get(run.id) ?? "waiting");
+  // What was not sent yet is at nothing: no machine has the question.
+  if (run === null || at === null || isSending(at, run)) return null;
+  return at.view.phases.get(run.id) ?? "waiting";
 }
 
 /** Calls a selector with what is open; what it returns should be equal while nothing changes. */
@@ -204,11 +222,21 @@ export function mayAdd(at: Opened | null): boolean {
   return at.head !== null && at.talk !== null && activeRun(at) === null;
 }
 
-/** Adds a message to what is open, or begins a conversation with it, and asks for an answer. */
-export function send(content: string, attachments: readonly Attached[], choice: Choice): void {
-  const at = opened();
-  if (!mayAdd(at)) return;
-  const place = at?.place ?? { bridgeId: choice.bridgeId, conversation: randomId() };
+/**
+ * Adds a message to a conversation, or begins one with it, and asks for an answer.
+ *
+ * @param to - where it was written; `null` for a conversation that is to be begun.
+ * @returns whether it was added: not while an answer is being written there.
+ */
+export function send(
+  content: string,
+  attachments: readonly Attached[],
+  choice: Choice,
+  to: Place | null,
+): boolean {
+  const at = openedIn(useChats.getState(), to);
+  if ((to !== null && at === null) || !mayAdd(at)) return false;
+  const place = to ?? { bridgeId: choice.bridgeId, conversation: randomId() };
   const base = { conversation: place.conversation, at: now() };
   const message = randomId();
   const parent = at === null ? null : (pathOf(at).at(-1)?.id ?? null);
@@ -221,7 +249,9 @@ export function send(content: string, attachments: readonly Attached[], choice: 
     { ...base, kind: "say", message, parent, content, attachments },
     { ...base, kind: "answer", parent: message, run: randomId(), model, message: null },
   );
-  if (at === null) openPlace(place);
+  // Whoever has gone elsewhere meanwhile stays there.
+  if (to === null && useOpened.getState().place === null) openPlace(place);
+  return true;
 }
 
 /** Characters of a title that is made of a message. */
@@ -237,10 +267,10 @@ export function titleFor(content: string, attachments: readonly Pick<Attached, "
   return `${cut.replace(/\s+\S*$/, "")}…`;
 }
 
-/** Writes a message anew, beside it, and asks for an answer to that. */
-export function rewrite(message: Message, content: string, model: string): void {
+/** Writes a message anew, beside it, and asks for an answer to that; returns false while one is being written. */
+export function rewrite(message: Message, content: string, model: string): boolean {
   const at = opened();
-  if (at === null || activeRun(at) !== null) return;
+  if (at === null || activeRun(at) !== null) return false;
   const { bridgeId, conversation } = at.place;
   const base = { conversation, at: now() };
   const id = randomId();
@@ -249,6 +279,7 @@ export function rewrite(message: Message, content: string, model: string): void 
     { ...base, kind: "rewrite", message: message.id, id, content },
     { ...base, kind: "answer", parent: id, run: randomId(), model, message: null },
   );
+  return true;
 }
 
 /** Asks for another answer to the same, beside the one there is. */
@@ -291,6 +322,11 @@ export function stop(): void {
 /** Whether a stop is on its way to the home. */
 export function isStopping({ view }: Opened, { id }: Run): boolean {
   return view.pending.some(({ edit }) => edit.kind === "stop" && edit.run === id);
+}
+
+/** Whether an answer has yet to be asked for at the home. */
+export function isSending({ view }: Opened, { id }: Run): boolean {
+  return view.pending.some(({ edit, taken }) => taken === null && edit.kind === "answer" && edit.run === id);
 }
 
 export function rename({ bridgeId, conversation }: Place, title: string): void {

@@ -1,5 +1,6 @@
 /** Signing out of this browser. */
 import { forgetChats } from "@/store/conversation";
+import { forgetDrafts } from "@/store/drafts";
 import { forgetFormer } from "@/store/former-key";
 import { forgetKeys } from "@/store/keys";
 import { forgetModels } from "@/store/models";
@@ -7,11 +8,12 @@ import { signOut } from "@/store/session";
 
 /** @throws ProblemError - the server did not end the session. */
 export async function leave(): Promise<void> {
-  await signOut(() => {
+  await signOut(async () => {
     // What was said stays with whoever said it, not with the next person at this browser.
-    void forgetChats();
+    forgetDrafts();
     forgetFormer();
     forgetModels();
     forgetKeys();
+    await forgetChats();
   });
 }

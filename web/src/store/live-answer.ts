@@ -11,8 +11,11 @@ export interface AnswerWriter {
   onEnd(): void;
 }
 
-/** What the arriving answer is at. */
-export type Phase = "waiting" | "loading" | "thinking" | "writing" | "reattaching";
+/**
+ * What the arriving answer is at. `returning`: the bridge was started anew, and the engine first says once more what
+ * is here.
+ */
+export type Phase = "waiting" | "loading" | "thinking" | "writing" | "reattaching" | "returning";
 
 export interface Figures {
   /** From sending to the first token, in milliseconds; `null` if it was not sent from here. */
@@ -49,6 +52,8 @@ export class LiveAnswer implements RunSink {
 
   get phase(): Phase {
     if (this.#reattaching) return "reattaching";
+    const asked = this.#state === "queued" || this.#state === "loading";
+    if (asked && this.offset > 0) return "returning";
     if (this.text !== "") return "writing";
     if (this.thought !== "") return "thinking";
     return this.#state === "loading" ? "loading" : "waiting";
@@ -56,6 +61,7 @@ export class LiveAnswer implements RunSink {
 
   /** Puts what an earlier page had of it in place; before anything else. */
   restore(segments: readonly Segment[]): void {
+    if (segments.length > 0) this.#state = "streaming";
     for (const { kind, text } of segments) this.#add(kind, text);
   }
 

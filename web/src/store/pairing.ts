@@ -1,11 +1,12 @@
 /** Pairing this browser with a home: by a link, or by safety words that two people compare. */
+
+import { listDevices, removeDevice } from "@/net/home/api";
 import { browserName } from "@/net/home/browser-name";
-import { listDevices, removeHomeDevice } from "@/net/home/devices";
 import { askToBeLetIn, claimedIdentity, type Introduced, pairByLink } from "@/net/home/pairing";
 import { whyNoSealing } from "@/net/home/problems";
 import { browserWorld } from "@/net/home/world";
 import { type Problem, ProblemError } from "@/net/problem";
-import { sameBytes } from "@/protocol/sealed/bytes";
+import { type Bytes, sameBytes } from "@/protocol/sealed/bytes";
 import { createDevice, type Device } from "@/protocol/sealed/device";
 import type { PairingLink } from "@/protocol/sealed/pairing";
 import { identities, refreshHomes, useHomes, userKey } from "@/store/homes";
@@ -54,8 +55,7 @@ export async function pairWithLink(user: string | null, link: PairingLink, name:
   await kept(async () => {
     const { bridgeId, fingerprint } = link;
     const known = await mine(user, bridgeId);
-    const before = known.find(({ state }) => state === "paired");
-    const same = before !== undefined && sameBytes(before.fingerprint, fingerprint) ? before : undefined;
+    const same = pairedWith(known, fingerprint);
     const begun = known.find((identity) => isBegun(identity, link));
     // Kept before it is sent: if the answer is lost, the link is used up for just this key.
     const device = begun?.device ?? (await createDevice());
@@ -65,7 +65,7 @@ export async function pairWithLink(user: string | null, link: PairingLink, name:
     const introduced = await pairByLink(link, { device, name }, seq, browserWorld);
     await identities.keep({ ...identity, state: "paired", seq: introduced.seq });
     await becomePaired(user);
-    if (same !== undefined && same.device.id !== device.id) await removeFormer(bridgeId, same.device.id);
+    await removeFormer(same, identity);
   });
 }
 
@@ -112,8 +112,10 @@ export async function lookWaiting(user: string | null, identity: Identity): Prom
   return await kept(async () => {
     const { state, seq } = await askToBeLetIn(identity, identity, browserWorld);
     if (state === "paired" && identity.agreed) {
-      await identities.keep({ ...identity, state: "paired", seq });
+      const same = pairedWith(await mine(user, identity.bridgeId), identity.fingerprint);
+      await identities.keep({ ...identity, state: "paired", seq: Math.max(seq, same?.seq ?? 0) });
       await becomePaired(user);
+      await removeFormer(same, identity);
     }
     return state;
   });
@@ -151,13 +153,20 @@ async function checkSealing(): Promise<void> {
 async function becomePaired(user: string | null): Promise<void> {
   // Best effort: some browsers ask, some decide by themselves, and all keep the key at least for a while.
   await navigator.storage?.persist?.().catch(() => false);
+  useHomes.setState({ damaged: false });
   await refreshHomes(user);
 }
 
+/** Who this browser is at the home of that identity. */
+function pairedWith(known: readonly Identity[], fingerprint: Bytes): Identity | undefined {
+  return known.find((one) => one.state === "paired" && sameBytes(one.fingerprint, fingerprint));
+}
+
 /** What this browser was before at the same home is of no use to anybody. */
-async function removeFormer(bridgeId: string, deviceId: string): Promise<void> {
+async function removeFormer(former: Identity | undefined, { bridgeId, device }: Identity): Promise<void> {
+  if (former === undefined || former.device.id === device.id) return;
   const home = useHomes.getState().homes.find((candidate) => candidate.bridgeId === bridgeId);
-  if (home !== undefined) await removeHomeDevice(home.transport, deviceId).catch(() => {});
+  if (home !== undefined) await removeDevice(home.transport, former.device.id).catch(() => {});
 }
 
 /** @throws ProblemError - also when the browser keeps nothing. */

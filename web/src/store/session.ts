@@ -1,6 +1,7 @@
 /** Who is signed in, and signing in by a link. */
 import { create } from "zustand";
 import { getSession, type Provider, postSignIn, postSignOut, type Session } from "@/net/api";
+import { sleep } from "@/net/backoff";
 import { isProviderAddress } from "@/net/loopback";
 import { ProblemError } from "@/net/problem";
 import { navigate, usePlace } from "@/store/location";
@@ -28,6 +29,9 @@ export type SessionState =
   /** `linkRefused`: a sign-in link was tried and did not work. */
   | { readonly kind: "signed-out"; readonly linkRefused: boolean; readonly ways: Ways }
   | SignedIn;
+
+/** The browser removes what it keeps within so many milliseconds, or will not at all. */
+const FORGET_MS = 3_000;
 
 export const useSession = create<SessionState>(() => ({ kind: "checking" }));
 
@@ -96,7 +100,7 @@ function welcome({ user, name, email, admin, expires }: Session): void {
  *
  * @throws ProblemError - the server did not end the session; it is still valid, and nothing is forgotten.
  */
-export async function signOut(forget: () => void): Promise<void> {
+export async function signOut(forget: () => Promise<void>): Promise<void> {
   let redirect: string | null = null;
   try {
     redirect = await postSignOut();
@@ -104,7 +108,8 @@ export async function signOut(forget: () => void): Promise<void> {
     // It had ended already.
     if (!(error instanceof ProblemError && error.problem.status === 401)) throw error;
   }
-  forget();
+  // Leaving for the provider would break it off.
+  await Promise.race([forget(), sleep(FORGET_MS)]);
   forgetPageKey();
   become({ kind: "checking" });
   // The address of whoever signs in next says nothing of where this one was.

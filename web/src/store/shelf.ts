@@ -1,8 +1,5 @@
 /** A shelf of records in IndexedDB, which unlike the other storage can keep keys that no script can read. */
-
-const DATABASE = "c2l";
-const STORE = "homes";
-const VERSION = 1;
+import { Database, resultOf } from "@/store/database";
 
 /** What the identity store needs of a database; tests bring their own. Whatever it gives is checked by its reader. */
 export interface Shelf {
@@ -27,7 +24,8 @@ export class ShelfError extends Error {
 }
 
 export class BrowserShelf implements Shelf {
-  #opened: Promise<IDBDatabase> | undefined;
+  /** Strict: what was acknowledged may be a key that a one-time link was used up for. */
+  readonly #database = new Database("c2l", "homes", { durability: "strict" });
 
   async all(): Promise<(readonly [string, unknown])[]> {
     return await this.#run("readonly", async (store) => {
@@ -60,37 +58,9 @@ export class BrowserShelf implements Shelf {
   /** Does work in one transaction. @throws ShelfError */
   async #run<T>(mode: IDBTransactionMode, work: (store: IDBObjectStore) => Promise<T>): Promise<T> {
     try {
-      this.#opened ??= open();
-      const database = await this.#opened;
-      // Strict: what was acknowledged may be a key that a one-time link was used up for.
-      const transaction = database.transaction(STORE, mode, { durability: "strict" });
-      const done = new Promise<void>((resolve, reject) => {
-        transaction.oncomplete = () => resolve();
-        transaction.onabort = () => reject(transaction.error);
-      });
-      const [result] = await Promise.all([work(transaction.objectStore(STORE)), done]);
-      return result;
+      return await this.#database.run(mode, work);
     } catch (error) {
-      // Perhaps the browser closed it, as it does when it clears the storage: the next one opens it anew.
-      this.#opened = undefined;
       throw new ShelfError(error);
     }
   }
-}
-
-function open(): Promise<IDBDatabase> {
-  const request = indexedDB.open(DATABASE, VERSION);
-  request.onupgradeneeded = () => request.result.createObjectStore(STORE);
-  return resultOf(request).then((database) => {
-    // Another tab has a newer page: do not stand in its way.
-    database.onversionchange = () => database.close();
-    return database;
-  });
-}
-
-function resultOf<T>(request: IDBRequest<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
 }

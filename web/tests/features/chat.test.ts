@@ -30,6 +30,12 @@ describe("how an answer stands", () => {
     expect(troubleOf(run("done"), text)).toBeNull();
     expect(troubleOf(null, nothing)).toBeNull();
     expect(troubleOf(run("done"), nothing)?.title).toBe("No answer");
+    const limited = run("done", { reason: "length", detail: "There may be more." });
+    expect(troubleOf(limited, text)).toEqual({
+      title: "Cut at its limit",
+      detail: "There may be more.",
+      mild: true,
+    });
     expect(troubleOf(run("stopped"), text)).toMatchObject({ title: "Stopped", mild: true });
     expect(troubleOf(run("interrupted", { detail: "The bridge ended." }), text)).toEqual({
       title: "This answer was interrupted",
@@ -57,5 +63,6 @@ describe("how an answer stands", () => {
     expect(progressText("waiting", false, true)).toMatch(/^Loading the model/);
     expect(progressText("loading", false, false)).toMatch(/^Loading the model/);
     expect(progressText("reattaching", true, false)).toMatch(/^The connection broke/);
+    expect(progressText("returning", false, false)).toMatch(/^The bridge at home was started anew/);
   });
 });

@@ -281,22 +281,15 @@ export class SmallCloud implements HomeWorld {
   }
 }
 
-/** Bytes that never end. */
-export const HANG: unique symbol = Symbol("hang");
-
-export function streamOf(
-  chunks: readonly (Bytes | typeof HANG)[],
-  signal?: AbortSignal,
-): ReadableStream<Uint8Array> {
+function streamOf(chunks: readonly Bytes[], signal?: AbortSignal): ReadableStream<Uint8Array> {
   const rest = [...chunks];
   return new ReadableStream<Uint8Array>({
     start(controller) {
       signal?.addEventListener("abort", () => controller.error(signal.reason));
     },
-    async pull(controller) {
+    pull(controller) {
       const chunk = rest.shift();
       if (chunk === undefined) controller.close();
-      else if (chunk === HANG) await new Promise(() => {});
       else controller.enqueue(chunk);
     },
   });

@@ -1,38 +1,39 @@
 """Takes what is sent to `/e2e/{bridge id}`: the key statement, sealed requests, pairings."""
 
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from cloudtolocalllm.bridge.acceptor import SEALED_PREFIX
 from cloudtolocalllm.bridge.caller import Caller
 from cloudtolocalllm.bridge.exchange import Desk
 from cloudtolocalllm.bridge.follower import StreamFollower, Watching
 from cloudtolocalllm.bridge.gateway.inside import Inside, Serve
-from cloudtolocalllm.bridge.gateway.introduction import Reception, answer_about
+from cloudtolocalllm.bridge.gateway.introduction import Reception
 from cloudtolocalllm.bridge.gateway.key_keeper import KeyKeeper
 from cloudtolocalllm.bridge.gateway.offers import PairingDesk
 from cloudtolocalllm.bridge.gateway.pairing_stream import JSON, PairingStream
-from cloudtolocalllm.bridge.gateway.refusals import refuse, say
+from cloudtolocalllm.bridge.gateway.refusals import Told, found, refuse, say
 from cloudtolocalllm.bridge.gateway.sealed_port import SealedPort
 from cloudtolocalllm.bridge.gateway.sealed_stream import SealedStream
 from cloudtolocalllm.bridge.home_api.api import HomeApi
 from cloudtolocalllm.bridge.journal import Record
+from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.bridge.refusal import RefusalError
 from cloudtolocalllm.bridge.store import devices
 from cloudtolocalllm.bridge.store.devices import SEEN_NOTED
 from cloudtolocalllm.bridge.store.errors import StoreError
 from cloudtolocalllm.bridge.store.store import HomeStore
+from cloudtolocalllm.contracts.authorize import SEALED_PREFIX
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.link import Stream, StreamHandler
 from cloudtolocalllm.runtime.clock import Clock
-from cloudtolocalllm.runtime.http1 import Headers
 from cloudtolocalllm.runtime.tasks import TaskSet
 from cloudtolocalllm.sealed import bhttp, pairing
 from cloudtolocalllm.sealed.device import DATE_FIELD, authenticate
 from cloudtolocalllm.sealed.fields import Fields
 from cloudtolocalllm.sealed.ohttp import REQUEST_TYPE, RequestOpener
+from cloudtolocalllm.sealed.padding import DEFAULT_POLICY
 from cloudtolocalllm.sealed.replay import ReplayGuard
 from cloudtolocalllm.tunnel import RequestHead, ResetReason
 
@@ -73,6 +74,8 @@ class Gateway:
         self._seen: dict[str, float] = {}
         """When it was last written down that a device was seen."""
         self.bridge_id = ""
+        self.padding = DEFAULT_POLICY
+        """Of the answers that begin from now on."""
         store.on_device_removed = self._device_removed
 
     @property
@@ -114,7 +117,7 @@ class Gateway:
         if head.target != SEALED_PREFIX + self.bridge_id:
             raise RefusalError(Problem.NOT_FOUND, "This is another machine.")
         if head.method in ("GET", "HEAD"):
-            return self._tell_keys(head, stream)
+            return self._tell(self._keys_told, stream, bodyless=head.method == "HEAD")
         if head.method != "POST":
             raise RefusalError(Problem.METHOD_NOT_ALLOWED, "Expected GET or POST.")
         kind = b"".join(value for name, value in head.headers if name == b"content-type").lower()
@@ -124,16 +127,10 @@ class Gateway:
             return PairingStream(self, stream)
         raise RefusalError(Problem.BAD_REQUEST, f"Expected {REQUEST_TYPE} or {pairing.REQUEST_TYPE}.")
 
-    def _tell_keys(self, head: RequestHead, stream: Stream) -> StreamHandler:
-        record = Record("")
-        watching = Watching(record, StreamFollower(record, stream, bodyless=head.method == "HEAD"), stream)
-        self._start(self._telling_keys(record), "key statement")
-        return watching
-
-    async def _telling_keys(self, record: Record) -> None:
+    async def _keys_told(self) -> Told:
         text = (await self.keys.statement(self.bridge_id)).encode()
         length = (b"content-length", b"%d" % len(text))
-        self._fill(record, 200, ((b"content-type", STATEMENT_TYPE), (b"cache-control", b"no-store"), length), text)
+        return 200, ((b"content-type", STATEMENT_TYPE), (b"cache-control", b"no-store"), length), text
 
     # --- for sealed streams ---------------------------------------------------------------------------------------
 
@@ -172,7 +169,8 @@ class Gateway:
         if (head.scheme, head.authority) != (SCHEME, AUTHORITY):
             raise RefusalError(Problem.BAD_REQUEST, "Expected the scheme https and the authority home.")
         if (head.method, head.path) == (b"POST", pairing.PATH):
-            return self._tell_device(sealed.device, port)
+            # It is known: it may have missed the answer to its pairing.
+            return self._tell(lambda: self._device_told(sealed.device), port)
         inner = RequestHead(
             head.method.decode(), head.path.decode(), tuple(field for field in head.fields if field[0] != DATE_FIELD)
         )
@@ -187,25 +185,25 @@ class Gateway:
             refuse(port, refusal, self.clock.wall())
 
     async def _introducing(self, port: SealedPort, said: pairing.Introduction) -> None:
-        try:
-            status, content = await self.reception.keep_waiting(said)
-        except RefusalError as refusal:
-            refuse(port, refusal, self.clock.wall())
-        else:
-            say(port, status, JSON, content)
+        say(port, *await found(self._waiting_told(said)))
 
-    def _tell_device(self, device: str, port: SealedPort) -> StreamHandler:
-        """Tell a device that is known how it stands: it may have missed the answer to its pairing."""
+    async def _waiting_told(self, said: pairing.Introduction) -> Told:
+        status, content = await self.reception.keep_waiting(said)
+        return status, JSON, content
+
+    async def _device_told(self, device: str) -> Told:
+        status, content = await self.reception.known(device)
+        return status, JSON, content
+
+    def _tell(self, work: Callable[[], Awaitable[Told]], port: Port, *, bodyless: bool = False) -> StreamHandler:
+        """Answer with something small that has to be looked up first."""
         record = Record("")
-        watching = Watching(record, StreamFollower(record, port), port)
-        self._start(self._telling_device(device, record), "telling a device")
+        watching = Watching(record, StreamFollower(record, port, bodyless=bodyless), port)
+        self._start(self._telling(work, record), "telling something")
         return watching
 
-    async def _telling_device(self, device: str, record: Record) -> None:
-        status, content = answer_about(await self._store.read(lambda tx: devices.get(tx, device)))
-        self._fill(record, status, JSON, content)
-
-    def _fill(self, record: Record, status: int, headers: Headers, content: bytes) -> None:
+    async def _telling(self, work: Callable[[], Awaitable[Told]], record: Record) -> None:
+        status, headers, content = await found(work())
         record.start(status, headers)
         record.write(content)
         record.finish((), self.clock.monotonic())

@@ -50,9 +50,6 @@ class HomeCall:
             head: Of the request.
             port: Where the answer goes.
             record: Where it is written; kept only if it is of a name and no stream of events.
-
-        Raises:
-            RefusalError: Its query cannot be read.
         """
         self._api = api
         self._tasks = tasks
@@ -62,7 +59,7 @@ class HomeCall:
         self._method = head.method
         path, _, query = head.target.removeprefix(PREFIX).partition("?")
         self._path = path
-        self._query = _parameters(query)
+        self._query: dict[str, str] = {}
         route, _, _ = ROUTES.find(head.method, path)
         self._most = route.max_content if route is not None else MAX_CONTENT
         self._port = port
@@ -72,6 +69,12 @@ class HomeCall:
         self._held = 0
         self._task: asyncio.Task[None] | None = None
         self._streams = False
+        record.arriving = True
+        record.cancel = self._release  # where it is stopped, the stream is reset, and tells us nothing more
+        try:
+            self._query = _parameters(query)
+        except RefusalError as refusal:
+            self._refuse(refusal)
 
     # --- the request ----------------------------------------------------------------------------------------------
 
@@ -93,6 +96,7 @@ class HomeCall:
 
     def on_end(self, trailers: Headers) -> None:
         """The request is whole: only now anything is done for it."""
+        self._record.arriving = False
         if self._record.ended:
             return
         content = b"".join(self._chunks)

@@ -1,9 +1,11 @@
 """The bridge's identity key (BIK), by which every device knows this home: made once, kept beside the credential.
 
 It is a file of mode 0600, as the credential is. Clients pin its fingerprint, so a lost or replaced one means that
-every device has to be paired anew.
+every device has to be paired anew. A lost one is therefore never replaced in silence.
 """
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,8 +17,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from cloudtolocalllm.bridge.identity import PairingError
+from cloudtolocalllm.bridge.store import database, preferences
+from cloudtolocalllm.bridge.store.database import home_path
+from cloudtolocalllm.bridge.store.tx import Tx
 from cloudtolocalllm.runtime import files
 from cloudtolocalllm.sealed.fingerprint import fingerprint
+
+_ANEW = "make a new one (every device has to be paired anew then): cloudtolocalllm bridge new-identity"
 
 
 class HomeIdentityError(PairingError):
@@ -28,14 +35,24 @@ def identity_path(credential_file: Path) -> Path:
     return credential_file.with_suffix(".identity.pem")
 
 
-def load_identity(path: Path) -> Ed25519PrivateKey:
-    """Return the identity; made if there is none yet.
+def load_identity(credential_file: Path, *, place: str = "") -> Ed25519PrivateKey:
+    """Return the identity of the bridge with this credential; made if there never was one.
+
+    Args:
+        credential_file: The credential.
+        place: Where the key of an encrypted home store lies, if not where the note beside it says.
 
     Raises:
-        HomeIdentityError: It cannot be read, is damaged, or cannot be written.
+        HomeIdentityError: It cannot be read, is damaged, lost, or cannot be written.
+        StoreError: The home store, which knows whether there was one, cannot be opened.
     """
+    path = identity_path(credential_file)
     try:
         if not path.exists():
+            if _has_signed(home_path(credential_file), place):
+                raise HomeIdentityError(
+                    f"expected this home's identity in {path}, got no file; put it back from a back-up, or {_ANEW}"
+                )
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             files.create(path, _encoded(Ed25519PrivateKey.generate()))  # where another process is faster, its holds
         key = load_pem_private_key(path.read_bytes(), password=None)
@@ -45,10 +62,20 @@ def load_identity(path: Path) -> Ed25519PrivateKey:
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise HomeIdentityError(
-            f"expected this home's identity in {path}, got a damaged file; restore it from a back-up, or make a new "
-            "one (every device has to be paired anew then): cloudtolocalllm bridge new-identity"
+            f"expected this home's identity in {path}, got a damaged file; restore it from a back-up, or {_ANEW}"
         )
     return key
+
+
+def _has_signed(store: Path, place: str) -> bool:
+    """Tell whether a home with this store has signed a key statement, so that devices may know it."""
+    if not store.exists():
+        return False
+    try:
+        with closing(database.connect(store, place=place, check=False, aside=False)) as db:
+            return preferences.statement_seq(Tx(db, 0.0)) > 0
+    except sqlite3.Error as error:
+        raise database.translated(error, store) from error
 
 
 def replace_identity(path: Path) -> Ed25519PrivateKey:

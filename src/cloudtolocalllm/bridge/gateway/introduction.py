@@ -8,13 +8,13 @@ from cloudtolocalllm.bridge.home_api.schema import encoded
 from cloudtolocalllm.bridge.refusal import RefusalError
 from cloudtolocalllm.bridge.store import devices
 from cloudtolocalllm.bridge.store.devices import BY_LINK, Device
-from cloudtolocalllm.bridge.store.errors import ConflictError, StoreError
+from cloudtolocalllm.bridge.store.errors import ConflictError, NotHereError, StoreBusyError, StoreError
 from cloudtolocalllm.bridge.store.store import HomeStore
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.clock import Clock
 from cloudtolocalllm.sealed.bhttp import RequestHead
 from cloudtolocalllm.sealed.device import authenticate
-from cloudtolocalllm.sealed.errors import MalformedError, SealedError
+from cloudtolocalllm.sealed.errors import MalformedError, SealedError, UnknownDeviceError
 from cloudtolocalllm.sealed.ohttp import RequestOpener
 from cloudtolocalllm.sealed.pairing import PATH, Introduction, read_introduction
 from cloudtolocalllm.sealed.replay import ReplayGuard
@@ -96,11 +96,23 @@ class Reception:
         except StoreError as error:
             raise _refused(error) from None
         log.info("a device waits to be let in", extra={"device": device.id})
-        return answer_about(device)
+        return _answer_about(device)
+
+    async def known(self, device: str) -> tuple[int, bytes]:
+        """Tell a device that is paired how it stands; return status and content of the answer.
+
+        Raises:
+            RefusalError: It was removed just now, or the store fails.
+        """
+        try:
+            return _answer_about(await self._store.read(lambda tx: devices.get(tx, device)))
+        except NotHereError:
+            raise unproved(UnknownDeviceError("expected a paired device")) from None
+        except StoreError as error:
+            raise _refused(error) from None
 
 
-def answer_about(device: Device) -> tuple[int, bytes]:
-    """Return status and content of the answer to a device that asks how it stands."""
+def _answer_about(device: Device) -> tuple[int, bytes]:
     return 200 if device.paired else 202, encoded(device)
 
 
@@ -108,5 +120,7 @@ def _refused(error: StoreError) -> RefusalError:
     if isinstance(error, ConflictError):
         text = str(error)
         return RefusalError(Problem.CONFLICT, text[:1].upper() + text[1:] + ".")
+    if isinstance(error, StoreBusyError):
+        return RefusalError(Problem.OVERLOADED, "The home store is busy; try again soon.")
     log.error("the home store failed", extra={"fault": str(error)})
     return RefusalError(Problem.INTERNAL, "The home store does not work now; the bridge's log says why.")

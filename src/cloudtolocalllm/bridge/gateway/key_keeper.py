@@ -43,8 +43,7 @@ class KeyKeeper:
             StoreError: The number cannot be written.
         """
         seq = await store.read(preferences.statement_seq)
-        # A random id, so that a request for a key of an earlier run is told from a forgery.
-        ring = KeyRing.new(_private(), clock.wall(), key_id=secrets.randbelow(256), seq=seq)
+        ring = KeyRing.new(_private(), clock.wall(), seq=seq)
         await store.write(lambda tx: preferences.note_statement_seq(tx, ring.seq))
         return cls(identity, store, clock, ring)
 

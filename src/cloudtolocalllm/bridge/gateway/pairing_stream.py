@@ -4,7 +4,7 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
-from cloudtolocalllm.bridge.gateway.refusals import ONE_SIZE, refuse, say, unopened
+from cloudtolocalllm.bridge.gateway.refusals import Told, found, refuse, say, unopened
 from cloudtolocalllm.bridge.gateway.sealed_port import SealedPort
 from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.bridge.refusal import RefusalError
@@ -15,7 +15,7 @@ from cloudtolocalllm.sealed.bhttp import RequestHead
 from cloudtolocalllm.sealed.errors import SealedError
 from cloudtolocalllm.sealed.exchange import RequestReader, read_all
 from cloudtolocalllm.sealed.ohttp import RESPONSE_NONCE_BYTES, RequestOpener
-from cloudtolocalllm.sealed.pairing import RESPONSE_TYPE
+from cloudtolocalllm.sealed.pairing import RESPONSE_TYPE, Introduction
 from cloudtolocalllm.tunnel import ResetReason
 
 if TYPE_CHECKING:
@@ -104,15 +104,17 @@ class PairingStream:
             consumed=lambda size: None,
             on_over=lambda: None,
             on_broken=lambda: None,
-            policy=ONE_SIZE,
         )
         try:
             said = gateway.reception.introduced(opener, message.head, message.content)
-            status, content = await gateway.reception.pair(said, self._pairing_id)
         except RefusalError as refusal:
             refuse(port, refusal, gateway.clock.wall())
         else:
-            say(port, status, JSON, content)
+            say(port, *await found(self._let_in(said)))
+
+    async def _let_in(self, said: Introduction) -> Told:
+        status, content = await self._gateway.reception.pair(said, self._pairing_id)
+        return status, JSON, content
 
     def _secret(self, pairing_id: bytes) -> bytes | None:
         self._pairing_id = pairing_id

@@ -1,5 +1,8 @@
 """What is answered to a request that is refused: in the clear what could not be opened, sealed what could."""
 
+import logging
+from collections.abc import Awaitable
+
 from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.bridge.refusal import RefusalError, problem_response
 from cloudtolocalllm.contracts.problems import Problem
@@ -17,12 +20,13 @@ from cloudtolocalllm.sealed.errors import (
     UnknownKeyError,
 )
 from cloudtolocalllm.sealed.limits import MAX_SKEW
-from cloudtolocalllm.sealed.padding import PaddingPolicy
 from cloudtolocalllm.sealed.replay import MAX_REMEMBERED
 from cloudtolocalllm.tunnel import ResponseHead
 
-ONE_SIZE = PaddingPolicy(floor=1024)
-"""Refusals are of one size, so that the relay does not see which one it was."""
+log = logging.getLogger(__name__)
+
+Told = tuple[int, Headers, bytes]
+"""Status, fields and content of a small answer."""
 
 BUSY_WAIT = 2 * MAX_SKEW
 """Seconds after which remembered requests have aged."""
@@ -67,6 +71,17 @@ def unproved(error: SealedError) -> RefusalError:
             return RefusalError(Problem.BAD_REQUEST, "Expected date, device and proof, each once and of its form.")
         case _:
             return RefusalError(Problem.BAD_REQUEST, "Expected a sealed request of this format.")
+
+
+async def found(work: Awaitable[Told]) -> Told:
+    """Return what work comes to, or the problem that keeps it from that: nobody may be left without an answer."""
+    try:
+        return await work
+    except RefusalError as refusal:
+        return problem_response(refusal)
+    except Exception:
+        log.exception("a request failed")
+        return problem_response(RefusalError(Problem.INTERNAL, "The bridge has logged what it was."))
 
 
 def say(port: Port, status: int, headers: Headers, content: bytes) -> None:

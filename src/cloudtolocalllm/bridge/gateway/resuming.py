@@ -32,6 +32,9 @@ def take_up(
         RefusalError: It is another request's, was stopped, broke off for good, or is not there any more.
     """
     record = journal.find(name_of(resume), now, device)
+    if record is not None and record.arriving and not record.status:
+        # Its connection is lost, most likely, and it may take minutes until anybody on the way notices that.
+        record.call_off("asked anew", now)
     if record is None or _came_to_nothing(record):
         if resume.offset:
             raise _unknown("It is not kept any more; ask anew.")

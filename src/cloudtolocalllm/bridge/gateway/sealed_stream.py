@@ -16,7 +16,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from cloudtolocalllm.bridge.caller import Caller
-from cloudtolocalllm.bridge.gateway.refusals import ONE_SIZE, refuse, unopened, unproved
+from cloudtolocalllm.bridge.gateway.refusals import refuse, unopened, unproved
 from cloudtolocalllm.bridge.gateway.sealed_port import SealedPort
 from cloudtolocalllm.bridge.refusal import RefusalError
 from cloudtolocalllm.contracts.problems import Problem
@@ -26,7 +26,6 @@ from cloudtolocalllm.sealed.bhttp import Content, Event, RequestHead
 from cloudtolocalllm.sealed.errors import SealedError, UnknownDeviceError
 from cloudtolocalllm.sealed.exchange import RequestReader
 from cloudtolocalllm.sealed.ohttp import RESPONSE_NONCE_BYTES, RESPONSE_TYPE, RequestOpener
-from cloudtolocalllm.sealed.padding import DEFAULT_POLICY, PaddingPolicy
 from cloudtolocalllm.sealed.pairing import MAX_INTRODUCTION, PATH
 from cloudtolocalllm.tunnel import ResetReason
 
@@ -122,12 +121,12 @@ class SealedStream:
         self._leave(reason)
         self._stream.reset(reason)
 
-    def open_port(self, policy: PaddingPolicy = DEFAULT_POLICY) -> SealedPort:
+    def open_port(self) -> SealedPort:
         """Begin the answer to an opened request."""
         sealer = self._opener.response(secrets.token_bytes(RESPONSE_NONCE_BYTES))
         self.port = SealedPort(
             self._stream, sealer, RESPONSE_TYPE, consumed=self._consumed, on_over=self._over, on_broken=self._broken,
-            policy=policy,
+            policy=self._gateway.padding,
         )  # fmt: skip
         return self.port
 
@@ -178,11 +177,11 @@ class SealedStream:
     def _introduced(self) -> None:
         self._state = _State.READ_OVER
         if self._head is not None:
-            self._gateway.introduce(self.open_port(ONE_SIZE), self._opener, self._head, bytes(self._said))
+            self._gateway.introduce(self.open_port(), self._opener, self._head, bytes(self._said))
 
     def _refuse_all(self, refusal: RefusalError) -> None:
         self._state = _State.READ_OVER
-        refuse(self.open_port(ONE_SIZE), refusal, self._gateway.clock.wall())
+        refuse(self.open_port(), refusal, self._gateway.clock.wall())
 
     def _unopened(self, error: SealedError) -> None:
         """Say in the clear that it is no whole sealed request; where an answer had begun, break it off."""

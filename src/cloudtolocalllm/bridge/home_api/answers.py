@@ -8,7 +8,6 @@ from cloudtolocalllm.bridge.home_api.home import ROUTES, Home
 from cloudtolocalllm.bridge.home_api.messages import Caller, Nothing
 from cloudtolocalllm.bridge.runs.prompt import RunOptions
 from cloudtolocalllm.bridge.runs.pulls import Progress
-from cloudtolocalllm.bridge.store import runs
 from cloudtolocalllm.bridge.store.runs import NewRun, Run, RunState, TextKind
 from cloudtolocalllm.contracts.control import EngineKind, EngineState
 
@@ -92,8 +91,7 @@ async def start_run(home: Home, caller: Caller, conversation: str, body: RunStar
 @ROUTES.add("GET", "/runs")
 async def list_runs(home: Home, caller: Caller) -> Runs:
     """List the runs that go on."""
-    found = await home.store.read(runs.active)
-    return Runs(tuple([await home.runs.get(run.id) for run in found]))
+    return Runs(tuple(await home.runs.going_on()))
 
 
 @ROUTES.add("GET", "/runs/{run}")

@@ -120,23 +120,23 @@ async def _written(first: list[Any], events: AsyncGenerator[Any, None]) -> Async
             async for event in events:
                 yield write(event)
         except Exception as error:
-            problem, detail, _ = _problem_of(error)
+            problem, detail = _problem_of(error)
             yield {"problem": json.loads(problem_content(problem, detail))}
 
 
-def _problem_of(error: Exception) -> tuple[Problem, str, int | None]:
+def _problem_of(error: Exception) -> tuple[Problem, str]:
     if isinstance(error, RefusalError):
-        return error.problem, error.detail, error.retry_after
+        return error.problem, error.detail
     for kind, problem in _PROBLEMS:
         if isinstance(error, kind):
             text = str(error)
-            return problem, text[:1].upper() + text[1:] + ".", None
+            return problem, text[:1].upper() + text[1:] + "."
     if isinstance(error, StoreError):
         log.error("the home store failed", extra={"fault": str(error)})
-        return Problem.INTERNAL, "The home store does not work now; the bridge's log says why.", None
+        return Problem.INTERNAL, "The home store does not work now; the bridge's log says why."
     log.error("a request to the home failed", exc_info=error)
-    return Problem.INTERNAL, "The bridge has logged what it was.", None
+    return Problem.INTERNAL, "The bridge has logged what it was."
 
 
-def _problem_reply(problem: Problem, detail: str, _: int | None) -> Reply:
+def _problem_reply(problem: Problem, detail: str) -> Reply:
     return Reply(problem.value.status, problem_content(problem, detail), CONTENT_TYPE)

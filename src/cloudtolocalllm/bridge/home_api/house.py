@@ -124,7 +124,7 @@ async def remove_device(home: Home, caller: Caller, device: str) -> Nothing:
 @ROUTES.add("POST", "/pairings")
 async def offer_pairing(home: Home, caller: Caller) -> PairingOffer:
     """Make a link that pairs one more device."""
-    return PairingOffer(home.offers.make().fragment, OFFER_LIFE)
+    return PairingOffer(home.offers.make(caller.device or "").fragment, OFFER_LIFE)
 
 
 @ROUTES.add("GET", "/keys")

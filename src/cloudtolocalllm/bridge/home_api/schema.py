@@ -59,13 +59,17 @@ def _read_object(kind: type, value: Any, name: str) -> Any:
 
 
 def _read_simple(kind: Any, value: Any, name: str) -> Any:
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind not in (str, int, float, bool) or type(value) is not kind:
+    wanted = int if kind is float and type(value) is int else kind
+    if wanted not in (str, int, float, bool) or type(value) is not wanted:
         raise SchemaError(f"expected {name} to be of type {_word(kind)}")
-    if kind is int and abs(value) >= MAX_WHOLE:
+    if wanted is int and abs(value) >= MAX_WHOLE:
         raise SchemaError(f"expected {name} to be a smaller number")
-    return value
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise SchemaError(f"expected {name} in valid Unicode, got half of a surrogate pair") from None
+    return kind(value)
 
 
 def from_text(kind: Any, text: str, name: str) -> Any:

@@ -51,6 +51,8 @@ class AnswerReader:
         """What is wrong with the answer, for the user; "" for nothing. Nothing is read after it."""
         self.complete = False
         """Whether the engine said that this is all."""
+        self.at_limit = False
+        """Whether it ended at a limit of tokens, and not because the model was done."""
         self.prompt_tokens: int | None = None
         self.answer_tokens: int | None = None
 
@@ -109,8 +111,9 @@ class AnswerReader:
                 self._text(TextKind.CONTENT, content, texts)
             if isinstance(calls := delta.get("tool_calls"), list):
                 self._take_calls(calls)
-        if choice.get("finish_reason"):
+        if reason := choice.get("finish_reason"):
             self.complete = True
+            self.at_limit = reason == "length"
 
     def _text(self, kind: TextKind, text: str, texts: list[Text]) -> None:
         text = self._halves.pop(kind, "") + text

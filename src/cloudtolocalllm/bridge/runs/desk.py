@@ -11,17 +11,17 @@ from cloudtolocalllm.bridge.engines.catalog import rank
 from cloudtolocalllm.bridge.exchange import Desk
 from cloudtolocalllm.bridge.guard import ApiFamily
 from cloudtolocalllm.bridge.refusal import RefusalError
-from cloudtolocalllm.bridge.runs import prompt
+from cloudtolocalllm.bridge.runs import stored
 from cloudtolocalllm.bridge.runs.asking import ask, route_of
 from cloudtolocalllm.bridge.runs.echo import Echo
 from cloudtolocalllm.bridge.runs.live import LiveRun, Unstored
 from cloudtolocalllm.bridge.runs.prompt import RunOptions
 from cloudtolocalllm.bridge.runs.writer import STOPPED, RunWriter
-from cloudtolocalllm.bridge.store import attachments, messages, preferences, runs
+from cloudtolocalllm.bridge.store import runs
 from cloudtolocalllm.bridge.store.errors import ConflictError, StoreError, StoreFullError
 from cloudtolocalllm.bridge.store.runs import End, LeftRun, NewRun, Piece, Run, RunState
 from cloudtolocalllm.bridge.store.store import HomeStore
-from cloudtolocalllm.bridge.store.tx import Tx, chosen_id
+from cloudtolocalllm.bridge.store.tx import chosen_id
 from cloudtolocalllm.contracts.control import EngineState
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.tasks import TaskSet
@@ -36,6 +36,8 @@ MAX_WATCHERS = 64
 """Watchers of one run."""
 TRIES = 10
 """Writes in a row that may fail before a run is given up."""
+UNFINISHED_INTERVAL = 2.0
+"""Seconds between two attempts to write down how runs ended that were given up."""
 STOP_TIME = 5.0
 """Seconds that a stop waits until it is written down; the engine is stopped before."""
 MAX_SEED = 2**31
@@ -66,7 +68,7 @@ class RunDesk:
     """The runs of this bridge."""
 
     def __init__(self, store: HomeStore, desk: Desk, *, interval: float = FLUSH_INTERVAL) -> None:
-        """Make a desk; `start` begins to store.
+        """Make a desk; `open` begins to store.
 
         Args:
             store: Where runs are kept.
@@ -121,9 +123,11 @@ class RunDesk:
         new = replace(new, id=chosen_id(new.id))
         if self._closing or not self._opened:
             raise RefusalError(Problem.OVERLOADED, "The bridge is being stopped; try again soon.")
-        if len(self._live) >= MAX_LIVE and new.id not in self._live:
-            raise RefusalError(Problem.OVERLOADED, f"At most {MAX_LIVE} answers are written at once; try again soon.")
-        started = await asyncio.shield(self._tasks.start(self._start(new, options), "starting a run"))
+        try:
+            starting = self._tasks.start(self._start(new, options), "starting a run")
+        except RuntimeError:
+            raise _too_many() from None
+        started = await asyncio.shield(starting)
         if not isinstance(started, Run):
             raise started
         return started
@@ -135,6 +139,10 @@ class RunDesk:
             NotHereError: There is none.
         """
         return self._now(await self._store.read(lambda tx: runs.get(tx, id_)))
+
+    async def going_on(self) -> list[Run]:
+        """Return the runs that go on."""
+        return [self._now(run) for run in await self._store.read(runs.active)]
 
     async def watch(self, id_: str, offset: int) -> AsyncGenerator[Watched, None]:
         """Yield a run's text from an offset on, exactly once each byte, and its states, until it has ended.
@@ -149,7 +157,8 @@ class RunDesk:
             RefusalError: Too many watch it.
         """
         run = await self.get(id_)
-        live = self._live.get(id_)
+        # One that has ended and is asked for once more is among the live ones, too, until the store has said so.
+        live = self._live.get(id_) if run.state.active else None
         if live is not None and live.watchers >= MAX_WATCHERS:
             raise RefusalError(Problem.OVERLOADED, f"At most {MAX_WATCHERS} may watch an answer at once.")
         if not 0 <= offset <= (run.size if live is None else live.size):
@@ -214,16 +223,18 @@ class RunDesk:
     async def _begin(self, new: NewRun, options: RunOptions) -> Run:
         id_ = chosen_id(new.id)
         if id_ in self._live:
-            return await self.get(id_)
+            return stored.same(await self.get(id_), new)
+        if len(self._live) >= MAX_LIVE:
+            raise _too_many()
         route = route_of("POST", CHAT, ())
         live = self._live[id_] = LiveRun(id_)  # before the store tells others of the run
         try:
-            run, content = await self._store.add(lambda tx: _begin(tx, new, options))
+            run, content = await self._store.add(lambda tx: stored.begin(tx, new, options))
         except BaseException:
-            del self._live[id_]
+            self._forget(live)
             raise
         if content is None or self._closing:
-            del self._live[id_]
+            self._forget(live)
             return run
         writer = self._writers[id_] = RunWriter(live, self._mark)
         if live.ending is not None:  # it was stopped before it began
@@ -235,26 +246,29 @@ class RunDesk:
     async def _take_up(self, left: LeftRun) -> None:
         """Ask an engine for a run's answer once more; what it says is the rest once it has said the stored part."""
         id_ = left.run.id
-        writer = self._writers[id_]
+        live, writer = self._live.get(id_), self._writers.get(id_)
+        if live is None or writer is None:  # it was stopped before
+            return
         try:
             route = route_of("POST", CHAT, ())
             options = RunOptions.of(json.loads(left.options))
             new = NewRun(left.run.conversation, left.parent, left.run.model, id=id_)
-            content, said = await self._store.read(lambda tx: (_request(tx, new, options), runs.all_text(tx, id_)))
-        except (StoreError, RefusalError) as error:  # the question was deleted meanwhile, for example
-            detail = f"The bridge ended while this answer was being written, and it cannot go on: {error}"
-            writer.stop(End(RunState.INTERRUPTED, runs.INTERRUPTED, detail))
+            content, said = await self._store.read(
+                lambda tx: (stored.request(tx, new, options), runs.all_text(tx, id_))
+            )
+        except Exception as error:
+            writer.stop(End(RunState.INTERRUPTED, runs.INTERRUPTED, _why_not(error)))
             return
-        await self._until_served(new.model)
-        if self._live[id_].ending is not None or self._closing:
+        await self._until_served(new.model, live)
+        if live.ending is not None or self._closing:
             return
         writer.echo = Echo(said) if said else None
         writer.exchange = ask(self._desk, route, content, writer, on_loading=writer.loading)
 
-    async def _until_served(self, model: str) -> None:
-        """Wait until an engine has a model, or that takes too long: then asking it tells what is wrong."""
+    async def _until_served(self, model: str, live: LiveRun) -> None:
+        """Wait until an engine has a run's model, or that takes too long: then asking it tells what is wrong."""
         give_up = self._desk.clock.monotonic() + ENGINE_TIME
-        while not self._closing and self._desk.clock.monotonic() < give_up:
+        while live.ending is None and not self._closing and self._desk.clock.monotonic() < give_up:
             try:
                 if rank(self._desk.catalog.serving(ApiFamily.OPENAI), model)[0].state is not EngineState.DOWN:
                     return
@@ -329,9 +343,9 @@ class RunDesk:
             self._dirty.clear()
             self._urgent.clear()
             await self._store_once()
-            if self._failures:
+            if self._failures or self._unfinished:
                 self._dirty.set()
-                await asyncio.sleep(self._interval)
+                await asyncio.sleep(self._interval if self._live else UNFINISHED_INTERVAL)
 
     async def _store_once(self) -> None:
         """Write down what every run has new, in one transaction."""
@@ -354,7 +368,7 @@ class RunDesk:
     async def _written(self, batch: list[Unstored], unfinished: dict[str, End]) -> StoreError | None:
         """Write down some runs' news; return why that was not possible, or None."""
         try:
-            await self._store.write(lambda tx: _write(tx, batch, unfinished))
+            await self._store.write(lambda tx: stored.write(tx, batch, unfinished))
         except StoreError as error:
             return error
         except Exception:
@@ -388,35 +402,24 @@ class RunDesk:
             self._unfinished[what.id] = end
             live.over(end)
             self._forget(live)
-        self._dirty.set()
 
     def _forget(self, live: LiveRun) -> None:
         self._live.pop(live.id, None)
         self._writers.pop(live.id, None)
+        live.ring()
 
 
-def _begin(tx: Tx, new: NewRun, options: RunOptions) -> tuple[Run, bytes | None]:
-    """Make a run; return it with the request to the engine, or None when it was there already."""
-    if new.id is not None and (known := runs.find(tx, new.id)) is not None:
-        if known.conversation != new.conversation:
-            raise ConflictError("expected an id that no other run has")
-        return known, None
-    return runs.begin(tx, replace(new, options=json.dumps(options.given()))), _request(tx, new, options)
+def _too_many() -> RefusalError:
+    return RefusalError(Problem.OVERLOADED, f"At most {MAX_LIVE} answers are written at once; try again soon.")
 
 
-def _request(tx: Tx, new: NewRun, options: RunOptions) -> bytes:
-    """Return the request to the engine."""
-    path = messages.path(tx, new.conversation, new.parent)
-    attached = {sha256: attachments.get(tx, sha256) for sha256 in prompt.attached_to(path)}
-    return prompt.request(path, new.model, options, attached, preferences.get(tx).system_prompt)
-
-
-def _write(tx: Tx, batch: list[Unstored], unfinished: dict[str, End]) -> None:
-    for what in batch:
-        runs.append(tx, what.id, what.pieces)
-        if what.state is not None:
-            runs.set_state(tx, what.id, what.state)
-        if what.end is not None:
-            runs.finish(tx, what.id, what.end)
-    for id_, end in unfinished.items():
-        runs.finish(tx, id_, end)
+def _why_not(error: Exception) -> str:
+    """Return why a run cannot be taken up, for people."""
+    if isinstance(error, StoreError):  # the question was deleted meanwhile, for example
+        why = str(error)
+    elif isinstance(error, RefusalError):
+        why = error.detail
+    else:
+        log.error("a run could not be taken up", exc_info=error)
+        why = "the bridge has logged what it was."
+    return f"The bridge ended while this answer was being written, and it cannot go on: {why}"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cloudtolocalllm.bridge.store.errors import ConflictError
-from cloudtolocalllm.bridge.store.messages import Message
+from cloudtolocalllm.bridge.store.messages import Attached, Message
 
 MAX_STOPS = 8
 _FENCE = re.compile("`+")
@@ -58,9 +58,16 @@ class RunOptions:
 
 def attached_to(path: Sequence[Message]) -> list[str]:
     """Return the SHA-256 of every picture and text in a path; no engine reads what else may be attached."""
-    return sorted(
-        {a.sha256 for message in path for a in message.attachments if a.media_type.startswith(("image/", "text/"))}
-    )  # fmt: skip
+    return sorted({attached.sha256 for attached in _read(path)})
+
+
+def attached_size(path: Sequence[Message]) -> int:
+    """Return their bytes, as often as they stand in the path."""
+    return sum(attached.size for attached in _read(path))
+
+
+def _read(path: Sequence[Message]) -> list[Attached]:
+    return [a for message in path for a in message.attachments if a.media_type.startswith(("image/", "text/"))]
 
 
 def request(

@@ -101,9 +101,16 @@ class _Small:
 class Pull:
     """One pull."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, on_succeeded: Callable[["Pull"], None]) -> None:
+        """Begin.
+
+        Args:
+            model: Which.
+            on_succeeded: Called when the engine has it all; whoever is called then calls `done`.
+        """
         self.progress = Progress(model, "pulling")
         self.port = _Small(self._line, self._end)
+        self._on_succeeded = on_succeeded
         self._rung = asyncio.Event()
         self._succeeded = False
 
@@ -112,6 +119,10 @@ class Pull:
         self._set(replace(self.progress, state="stopped"))
         if self.port.exchange is not None:
             self.port.exchange.cancel()
+
+    def done(self) -> None:
+        """Tell that the model is there."""
+        self._set(replace(self.progress, state="done"))
 
     async def watch(self) -> AsyncGenerator[Progress, None]:
         """Yield the progress as it is now and whenever it has changed; a slow watcher misses what is outdated."""
@@ -156,7 +167,7 @@ class Pull:
         if slug:
             self._set(replace(self.progress, state="failed", reason=slug, detail=detail))
         elif self._succeeded:
-            self._set(replace(self.progress, state="done"))
+            self._on_succeeded(self)
         else:
             cut = "The engine ended the pull without saying that it succeeded."
             self._set(replace(self.progress, state="failed", reason=Problem.ENGINE_ERROR.value.slug, detail=cut))
@@ -196,7 +207,7 @@ class ModelDesk:
         self._forget_ended()
         if len(self._pulls) >= MAX_PULLS:
             raise RefusalError(Problem.OVERLOADED, f"At most {MAX_PULLS} models are pulled at once; wait for one.")
-        pull = self._pulls[name] = Pull(name)
+        pull = self._pulls[name] = Pull(name, self._pulled)
         content = json.dumps({"model": model, "stream": True}).encode()
         pull.port.exchange = ask(self._desk, route, content, pull.port)
         return pull
@@ -239,13 +250,23 @@ class ModelDesk:
             raise RefusalError(Problem.TIMED_OUT, "The engine did not delete the model in time.") from None
         if slug:
             raise RefusalError(Problem.by_slug(slug), detail)
-        for engine in self._desk.catalog.engines:
-            await engine.refresh_models()
+        await self._refresh()
 
     def close(self) -> None:
         """Break every pull off."""
         for pull in self._pulls.values():
             pull.stop()
+
+    def _pulled(self, pull: Pull) -> None:
+        self._desk.tasks.start(self._list(pull), "listing a model that was pulled")
+
+    async def _list(self, pull: Pull) -> None:
+        """Whoever sees that a pull is done finds the model in the list."""
+        await self._refresh()
+        pull.done()
+
+    async def _refresh(self) -> None:
+        await asyncio.gather(*(engine.refresh_models() for engine in self._desk.catalog.engines))
 
     def _forget_ended(self) -> None:
         ended = [name for name, pull in self._pulls.items() if pull.progress.ended]

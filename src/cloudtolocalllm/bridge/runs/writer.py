@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 from cloudtolocalllm.bridge.exchange import Exchange
 from cloudtolocalllm.bridge.runs.answer import AnswerReader, Text, error_text
 from cloudtolocalllm.bridge.runs.echo import DivergedError, Echo
 from cloudtolocalllm.bridge.runs.live import LiveRun
 from cloudtolocalllm.bridge.store.messages import MAX_CONTENT
-from cloudtolocalllm.bridge.store.runs import INTERRUPTED, End, RunState
+from cloudtolocalllm.bridge.store.runs import INTERRUPTED, LENGTH, End, RunState
 from cloudtolocalllm.contracts.problems import TYPE_PREFIX, Problem
 from cloudtolocalllm.runtime.http1 import Headers
 from cloudtolocalllm.tunnel import ResetReason, ResponseHead
@@ -18,10 +19,15 @@ WINDOW = 256 * 1024
 """Bytes that a run takes while its text can be stored."""
 MAX_UNSTORED = 512 * 1024
 """Bytes of text that may wait for the disk; then the engine has to wait, too."""
+MOST_BYTES = 4
+"""Of a character in UTF-8."""
 MAX_ERROR = 64 * 1024
 """Bytes of an engine's error."""
 
 STOPPED = End(RunState.STOPPED)
+AT_LIMIT = End(
+    RunState.DONE, LENGTH, "The answer ended at a limit of tokens, its own or the engine's; there may be more to say."
+)
 DIVERGED = End(
     RunState.INTERRUPTED,
     INTERRUPTED,
@@ -90,9 +96,8 @@ class RunWriter:
         elif not reader.complete:
             self._fail(Problem.ENGINE_ERROR, "The answer was cut short: the engine ended it without saying so.")
         elif self._live.ending is None:
-            self._finish(
-                End(RunState.DONE, prompt_tokens=reader.prompt_tokens, answer_tokens=reader.answer_tokens)
-            )  # fmt: skip
+            end = AT_LIMIT if reader.at_limit else End(RunState.DONE)
+            self._finish(replace(end, prompt_tokens=reader.prompt_tokens, answer_tokens=reader.answer_tokens))
 
     def reset(self, reason: ResetReason, detail: str = "") -> None:
         """The answer broke off."""
@@ -132,13 +137,14 @@ class RunWriter:
         if self.echo is not None:
             texts = self._new(self.echo, texts)
         for text in texts:
+            if self._live.size + MOST_BYTES * len(text.text) > MAX_CONTENT:
+                self._fail(Problem.TOO_LARGE, f"The answer is longer than {MAX_CONTENT} bytes.")
+                break
             self._live.append(text.kind, text.text)
         if texts:
             self._on_dirty(False)
         if self._reader.error:
             self._fail(Problem.ENGINE_ERROR, self._reader.error)
-        if self._live.size > MAX_CONTENT:
-            self._fail(Problem.TOO_LARGE, f"The answer is longer than {MAX_CONTENT} bytes.")
 
     def _new(self, echo: Echo, texts: list[Text]) -> list[Text]:
         """Return what of a text is new."""

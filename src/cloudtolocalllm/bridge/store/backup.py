@@ -1,22 +1,24 @@
 """Back-ups of the home store: made while it is in use, restored while it is not."""
 
+import os
 import secrets
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from cloudtolocalllm.bridge.store import database
-from cloudtolocalllm.bridge.store.errors import StoreError, StoreInUseError, StoreVersionError
+from cloudtolocalllm.bridge.store import cipher, database, encryption, key_place
+from cloudtolocalllm.bridge.store.cipher import StoreKey
+from cloudtolocalllm.bridge.store.errors import StoreError, StoreInUseError, StoreKeyError, StoreVersionError
 from cloudtolocalllm.bridge.store.migrations import NEWEST
-from cloudtolocalllm.runtime import files
 
 
-def backup(path: Path, target: Path | None = None) -> Path:
-    """Copy the store, as it is at this moment, into one file of mode 0600.
+def backup(path: Path, target: Path | None = None, *, place: str = "") -> Path:
+    """Copy the store, as it is at this moment, into one file of mode 0600, encrypted as the store is.
 
     Args:
         path: The store; it may be in use.
         target: The new file; None for one in the folder of back-ups beside the store.
+        place: Where its key lies, if not where the note says.
 
     Returns:
         The new file.
@@ -28,8 +30,9 @@ def backup(path: Path, target: Path | None = None) -> Path:
         raise StoreError(f"expected a home store in {path}; start the bridge once, or name its folder by --data-dir")
     target = target or database.default_backup(path)
     try:
-        with closing(database.connect(path, check=False, aside=False)) as db:
-            database.copy(db, target)
+        key = database.key_for(path, place)
+        with closing(database.connect_with(path, key, check=False, aside=False)) as db:
+            database.copy(db, target, key)
     except sqlite3.Error as error:
         raise database.translated(error, path) from error
     except OSError as error:
@@ -37,8 +40,8 @@ def backup(path: Path, target: Path | None = None) -> Path:
     return target
 
 
-def restore(path: Path, source: Path) -> Path | None:
-    """Put a back-up in the store's place.
+def restore(path: Path, source: Path, *, place: str = "", source_place: str = "") -> Path | None:
+    """Put a back-up in the store's place: encrypted if the store there or the back-up is, with the store's key first.
 
     What was taken away stays taken away: devices removed and keys revoked since the back-up was made, and the number
     of the last key statement. The numbers of changes begin a new epoch, so every client reads everything again.
@@ -46,29 +49,32 @@ def restore(path: Path, source: Path) -> Path | None:
     Args:
         path: The store; nobody may use it now.
         source: The back-up.
+        place: Where the store's key lies, if not where the note says.
+        source_place: Where the back-up's key lies, if that is another one.
 
     Returns:
         Where the store is that was there; None when there was none.
 
     Raises:
         StoreInUseError: The bridge runs.
+        StoreKeyError: The back-up's key, or the store's, is not to be had.
         StoreError: The back-up is damaged or not one, or it cannot be written.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    present = path.exists()
+    old = _key_of_present(path, place)
     try:
-        _read_backup(source, draft)
-        present = path.exists()
+        key = _read_backup(source, draft, old, source_place)
         if present:
-            _take_alone(path)
-        database.connect(draft, check=False).close()  # migrates it
+            _take_alone(path, old)
+        database.connect_with(draft, key, check=False).close()  # migrates it
         if present:
-            _carry_over(draft, path)
-        _begin_epoch(draft)
+            _carry_over(draft, key, path, old)
+        _begin_epoch(draft, key)
         before = _name_of_present(path)
         database.rename(path, before)
-        draft.replace(path)
-        files.sync_folder(path.parent)
+        encryption.swap(path, draft, key, old)
     except sqlite3.Error as error:
         raise database.translated(error, path) from error
     except OSError as error:
@@ -86,31 +92,62 @@ def _name_of_present(path: Path) -> Path:
     return name.with_name(name.name.replace(path.stem, f"{path.stem}-before-restore", 1))
 
 
-def _read_backup(source: Path, draft: Path) -> None:
+def _key_of_present(path: Path, place: str) -> StoreKey | None:
+    """Return the key of the store, or that it is to have; of a damaged one the likeliest."""
+    try:
+        return database.key_for(path, place)
+    except StoreKeyError:
+        keys = key_place.keys_of(path, place)
+        if keys == (None,):
+            raise
+        return keys[0]
+
+
+def _read_backup(source: Path, draft: Path, present: StoreKey | None, source_place: str) -> StoreKey | None:
+    """Copy a back-up into a draft; return the draft's key."""
     if not source.is_file():
         raise StoreError(f"expected a back-up in {source}, got no file")
-    with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as db:
-        try:
-            (found,) = db.execute("PRAGMA application_id").fetchone()
-            if found != database.APPLICATION_ID or not database.is_sound(db):
+    found = _key_of_backup(source, (key_place.read_key(source_place),) if source_place else (present, None))
+    key = found if present is None else present
+    try:
+        with closing(cipher.connect(f"{source.absolute().as_uri()}?mode=ro", found, timeout=5.0, uri=True)) as db:
+            (mark,) = db.execute("PRAGMA application_id").fetchone()
+            if mark != database.APPLICATION_ID or not database.is_sound(db):
                 raise sqlite3.DatabaseError("not ours")
             if database.version(db) > NEWEST:
                 raise StoreVersionError(f"expected a back-up of version {NEWEST} or older; install the newer program")
-            database.copy(db, draft)
-        except sqlite3.Error:
-            raise StoreError(f"expected a sound back-up of a home store in {source}; try an older one") from None
+            if key == found:
+                database.copy(db, draft, found)
+                return key
+        os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        encryption.rewrite_into(draft, source, found, key, alone=False)
+    except sqlite3.Error:
+        raise StoreError(f"expected a sound back-up of a home store in {source}; try an older one") from None
+    return key
 
 
-def _take_alone(path: Path) -> None:
+def _key_of_backup(source: Path, keys: tuple[StoreKey | None, ...]) -> StoreKey | None:
+    for key in keys:
+        if database.has_head(source, key):
+            return key
+    if cipher.may_be_encrypted(source):
+        raise StoreKeyError(
+            f"expected the key of the back-up {source}, which is encrypted, got none that opens it; say where it is: "
+            "cloudtolocalllm home restore --key file:PATH FILE. If that is the right one, the back-up is damaged"
+        )
+    raise StoreError(f"expected a sound back-up of a home store in {source}; try an older one")
+
+
+def _take_alone(path: Path, key: StoreKey | None) -> None:
     """See that nobody uses a store, and have all of it in its one file.
 
     Raises:
         StoreInUseError: Somebody does.
     """
-    if not database.has_head(path):
+    if not database.has_head(path, key):
         return  # damaged; that is why it is replaced
     try:
-        with closing(sqlite3.connect(path, timeout=0.5, isolation_level=None)) as db:
+        with closing(cipher.connect(path, key, timeout=0.5)) as db:
             # SQLite leaves the mode WAL only when no other connection is open (https://sqlite.org/wal.html).
             (mode,) = db.execute("PRAGMA journal_mode = DELETE").fetchone()
     except sqlite3.OperationalError:
@@ -130,13 +167,13 @@ _CARRY = (
 )
 
 
-def _carry_over(draft: Path, path: Path) -> None:
+def _carry_over(draft: Path, key: StoreKey | None, path: Path, old: StoreKey | None) -> None:
     """Take over from the present store what no back-up may undo, as far as it can be read."""
-    if not database.has_head(path):
+    if not database.has_head(path, old):
         return
-    with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+    with closing(database.raw(draft, key)) as db:
         try:
-            db.execute("ATTACH ? AS old", (str(path),))
+            cipher.attach(db, path, old)
             (known,) = db.execute("SELECT version FROM old.migration_version").fetchone()
         except sqlite3.DatabaseError:
             return
@@ -147,8 +184,8 @@ def _carry_over(draft: Path, path: Path) -> None:
                 db.execute(statement)
 
 
-def _begin_epoch(draft: Path) -> None:
-    with closing(sqlite3.connect(draft, isolation_level=None)) as db:
+def _begin_epoch(draft: Path, key: StoreKey | None) -> None:
+    with closing(database.raw(draft, key)) as db:
         db.execute("DELETE FROM changes")
         db.execute(
             "UPDATE store SET epoch = lower(hex(randomblob(8))), "

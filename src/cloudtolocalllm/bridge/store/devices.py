@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from cloudtolocalllm.bridge.store.errors import ConflictError, NotHereError
 from cloudtolocalllm.bridge.store.tx import Tx, check_text
 from cloudtolocalllm.sealed.device import device_id
-from cloudtolocalllm.sealed.limits import MAX_SKEW
 
 MAX_DEVICES = 256
 """Paired devices."""
@@ -20,8 +19,6 @@ SEEN_NOTED = 300.0
 """Seconds between two notes of when a device was seen."""
 BY_LINK = "link"
 BY_LOCAL = "local"
-
-assert WAITING_LIFE > MAX_SKEW  # noqa: S101 - an approval must be able to meet the device that it is for
 
 
 @dataclass(frozen=True, slots=True)

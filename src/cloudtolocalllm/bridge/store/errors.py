@@ -53,3 +53,7 @@ class ConflictError(StoreError):
 
 class TooOldError(StoreError):
     """The changes asked for are not known any more: reload everything."""
+
+
+class StoreKeyError(StoreError):
+    """The key of an encrypted store is missing, another one, or not kept safely; nothing was changed."""

@@ -19,6 +19,8 @@ MAX_ATTACHED = 16
 """Attachments of one message."""
 MAX_NAME = 256
 """Bytes of an attachment's name."""
+MAX_MODEL = 512
+"""Bytes of a model's name."""
 ROLES = ("system", "user", "assistant", "tool")
 _TREE_PAGE = 500
 """Messages whose attachments are read with one statement."""
@@ -182,7 +184,8 @@ def add(tx: Tx, conversation: str, new: NewMessage) -> Message:
     parent = None if new.parent is None else place(tx, seq, new.parent)
     number = tx.insert(
         "INSERT INTO messages (id, conversation, parent, role, content, model, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        id_, seq, parent, new.role, check_text(new.content, MAX_CONTENT, "a message"), new.model, tx.now,
+        id_, seq, parent, new.role, check_text(new.content, MAX_CONTENT, "a message"),
+        check_text(new.model, MAX_MODEL, "a model's name"), tx.now,
     )  # fmt: skip
     for position, attached in enumerate(new.attachments):
         attach(tx, number, position, attached)

@@ -17,6 +17,8 @@ from cloudtolocalllm.bridge.store.tx import Tx, chosen_id
 READ_SIZE = 64 * 1024
 """Bytes of text that a read returns at about most."""
 INTERRUPTED = "interrupted"
+LENGTH = "length"
+"""Reasons of a run that are no problem's slug."""
 TAKEN_UP_WITHIN = 3600.0
 """Seconds after its start within which an answer that broke off with the bridge is taken up again."""
 TAKEN_UP_TIMES = 3
@@ -85,7 +87,8 @@ class Run:
     model: str
     state: RunState
     reason: str
-    """Why it failed or was interrupted: a problem's slug; "" for none."""
+    """Why it failed: a problem's slug; INTERRUPTED; or LENGTH of one that is done, but only as far as its limit of
+    tokens; "" for none."""
     detail: str
     """The same for people."""
     created: float
@@ -147,6 +150,12 @@ def active(tx: Tx) -> list[Run]:
     """Return the runs that go on."""
     rows = tx.all(f"{_COLUMNS} WHERE r.state IN ('queued', 'loading', 'streaming') ORDER BY r.seq")
     return [_made(row) for row in rows]
+
+
+def is_written(tx: Tx, ids: Iterable[str]) -> bool:
+    """Tell whether one of these runs goes on."""
+    going_on = tx.all("SELECT id FROM runs WHERE state IN ('queued', 'loading', 'streaming')")
+    return not set(ids).isdisjoint(id_ for (id_,) in going_on)
 
 
 @dataclass(frozen=True, slots=True)

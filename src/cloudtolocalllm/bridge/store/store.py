@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from cloudtolocalllm.bridge.store import changes, database, devices, retention, runs
 from cloudtolocalllm.bridge.store.changes import ChangeBell
-from cloudtolocalllm.bridge.store.errors import StoreError
+from cloudtolocalllm.bridge.store.errors import StoreError, StoreFullError
 from cloudtolocalllm.bridge.store.runs import LeftRun
 from cloudtolocalllm.bridge.store.tx import Tx
 from cloudtolocalllm.bridge.store.watch import RevisionWatch
@@ -43,23 +43,24 @@ class HomeStore:
         """Called with the id of a device that may do nothing any more; what it does now is to be broken off."""
 
     @classmethod
-    async def open(cls, path: Path, clock: Clock) -> "HomeStore":
+    async def open(cls, path: Path, clock: Clock, *, place: str = "") -> "HomeStore":
         """Open the store; made if there is none yet.
 
         Args:
             path: Its file; see `database.inspect`.
             clock: The time.
+            place: Where its key lies, if not where the note says.
 
         Raises:
             StoreError: It cannot be opened.
         """
         bell = ChangeBell()
-        worker = Worker(lambda: database.connect(path, check=False, aside=False), clock.wall)
+        worker = Worker(lambda: database.connect(path, place=place, check=False, aside=False), clock.wall)
         worker.on_changed = bell.ring_from_thread
         await worker.start()
         looks: sqlite3.Connection | None = None
         try:
-            looks = database.connect(path, check=False, aside=False)
+            looks = database.connect(path, place=place, check=False, aside=False)
             store = cls(path, worker, bell, database.notice(path), looks)
             store.refresh_devices()
             store.left = await store.write(runs.left_over)
@@ -119,7 +120,11 @@ class HomeStore:
             retention.check_room(tx)
             return work(tx)
 
-        return await self.write(checked, seconds=seconds)
+        try:
+            return await self.write(checked, seconds=seconds)
+        except StoreFullError:
+            await self.tidy()  # in transactions of its own: what is refused takes back all that was done in its own
+            return await self.write(checked, seconds=seconds)
 
     def point_of(self, device: str) -> bytes | None:
         """Return the public key of a paired device, or None; for `sealed.device.authenticate`."""
@@ -172,7 +177,7 @@ class HomeStore:
         try:
             while await self.write(retention.enforce):
                 pass
-        except StoreError:
+        except Exception:
             log.exception("the home store could not be tidied; trying again later")
 
     async def close(self) -> None:

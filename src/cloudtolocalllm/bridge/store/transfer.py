@@ -16,8 +16,10 @@ from cloudtolocalllm.bridge.store.tx import ID, Tx, check_text
 
 FORMAT = "cloudtolocalllm-conversation"
 VERSION = 1
-MAX_RUN_TEXT = 1024
-"""Bytes of a run's reason, detail or options."""
+MAX_RUN_TEXT = 4 * 1024
+"""Bytes of a run's reason or detail: an engine's error of 500 characters, and some words of ours."""
+MAX_OPTIONS = 64 * 1024
+"""Bytes of a run's options: nine texts of 256 characters, each at most twelve bytes of JSON."""
 
 _ENDED = tuple(state.value for state in runs.RunState if not state.active)
 _Document = dict[str, Any]
@@ -154,7 +156,7 @@ def _add_message(tx: Tx, seq: int, entry: "_Reader", numbers: dict[str, int]) ->
         id_, seq, None if parent is None else _known(numbers, parent), role,
         entry.text("content", messages.MAX_CONTENT), entry.text("thinking", messages.MAX_CONTENT),
         check_text("".join(call + "\n" for call in calls), messages.MAX_CONTENT, "tool calls"),
-        entry.text("model", 512), entry.time("created"),
+        entry.text("model", messages.MAX_MODEL), entry.time("created"),
     )  # fmt: skip
     for position, attached in enumerate(entry.list("attachments", messages.MAX_ATTACHED)):
         what = messages.NewAttached(attached.text("sha256", 64), attached.text("name", messages.MAX_NAME),
@@ -187,7 +189,7 @@ def _add_run(tx: Tx, seq: int, entry: "_Reader", numbers: dict[str, int]) -> Non
     tx.insert(
         "INSERT INTO runs (id, conversation, message, model, options, state, reason, detail, created, ended, size, "
         "layout, prompt_tokens, answer_tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        id_, seq, message, entry.text("model", 512), _options(entry), state,
+        id_, seq, message, entry.text("model", messages.MAX_MODEL), _options(entry), state,
         entry.text("reason", MAX_RUN_TEXT), entry.text("detail", MAX_RUN_TEXT), entry.time("created"),
         entry.time("ended"), size, json.dumps(layout), entry.optional_whole("prompt_tokens"),
         entry.optional_whole("answer_tokens"),
@@ -196,31 +198,41 @@ def _add_run(tx: Tx, seq: int, entry: "_Reader", numbers: dict[str, int]) -> Non
 
 def _options(entry: "_Reader") -> str:
     try:
-        return check_text(json.dumps(entry.member("options", dict), allow_nan=False), MAX_RUN_TEXT * 16, "options")
+        return check_text(json.dumps(entry.member("options", dict), allow_nan=False), MAX_OPTIONS, "options")
     except ValueError:
         raise ConflictError("expected options of finite numbers") from None
 
 
 def _layout(tx: Tx, message: int, entry: "_Reader") -> tuple[int, list[list[Any]]]:
     """Return the size and layout of a run whose texts are those of its message."""
-    sizes = {"content": 0, "thinking": 0, "tool_call": 0}
+    row = tx.one("SELECT content, thinking, tool_calls FROM messages WHERE seq = ?", message)
+    left = dict(zip(("content", "thinking", "tool_call"), (memoryview(text.encode()) for text in row), strict=True))
     layout = entry.member("layout", list)
     for part in layout:
         if not (
             isinstance(part, list)
             and len(part) == 2
-            and part[0] in tuple(sizes)
+            and part[0] in tuple(left)
             and type(part[1]) is int
             and part[1] > 0
         ):
             raise ConflictError("expected a layout of kinds and sizes")
-        sizes[part[0]] += part[1]
-    row = tx.one("SELECT content, thinking, tool_calls FROM messages WHERE seq = ?", message)
-    if tuple(len(text.encode()) for text in row) != tuple(sizes.values()):
+        kind, size = part
+        if size > len(left[kind]) or not _ends_whole(kind, left[kind], size):
+            raise ConflictError("expected a layout that fits its message")
+        left[kind] = left[kind][size:]
+    if any(left.values()):
         raise ConflictError("expected a layout that fits its message")
-    if entry.whole("size") != sum(sizes.values()):
+    if entry.whole("size") != sum(part[1] for part in layout):
         raise ConflictError("expected the size of a run's text")
-    return sum(sizes.values()), layout
+    return sum(part[1] for part in layout), layout
+
+
+def _ends_whole(kind: str, text: memoryview, size: int) -> bool:
+    """Tell whether so many bytes of a text end between two characters, or two tool calls."""
+    if kind == "tool_call":
+        return text[size - 1] == ord("\n")
+    return size == len(text) or text[size] & 0xC0 != 0x80
 
 
 class _Reader:

@@ -7,6 +7,7 @@ import { announcement } from "@/features/chat/outcome";
 import { Unpaired } from "@/features/chat/Unpaired";
 import { useChoice } from "@/features/chat/useChoice";
 import { useStickToEnd } from "@/features/chat/useStickToEnd";
+import { Trouble } from "@/features/frame/Trouble";
 import { DownIcon } from "@/features/icons";
 import type { Run } from "@/net/home/api";
 import { activeRun, opened, pathOf, send, stop, useOpen } from "@/store/conversation";
@@ -72,7 +73,9 @@ function Talk({ scroller, onSent }: TalkProps) {
   const busy = useOpen((at) => activeRun(at) !== null);
   const { choice, online } = useChoice();
   if (place === null) return <Welcome onSent={onSent} />;
-  if (head === null) return listed ? <NotThere /> : <Waiting lost={contact === "lost"} />;
+  // Only who hears the home knows that there is none: what this browser saw last may be older than the conversation.
+  if (head === null)
+    return listed && contact === "live" ? <NotThere /> : <Waiting lost={contact === "lost"} />;
   if (talk === null) return <Waiting lost={contact === "lost"} />;
   const at = opened();
   const path = at === null ? [] : pathOf(at);
@@ -81,18 +84,22 @@ function Talk({ scroller, onSent }: TalkProps) {
 }
 
 function Waiting({ lost }: { readonly lost: boolean }) {
+  const stuck = useOpen((at) => at?.view.stuck ?? null);
   return (
-    <p className="my-auto appear-late text-center text-muted">
-      {lost
-        ? "This browser has not seen this conversation yet, and the machine that keeps it cannot be reached."
-        : "Fetching the conversation…"}
-    </p>
+    <div className="my-auto appear-late space-y-3 text-center text-muted">
+      <p>
+        {lost
+          ? "This browser has not seen this conversation yet, and the machine that keeps it cannot be reached."
+          : "Fetching the conversation…"}
+      </p>
+      {!lost && <Trouble problem={stuck} />}
+    </div>
   );
 }
 
 function NotThere() {
   return (
-    <div className="my-auto space-y-3 text-center">
+    <div className="my-auto appear-late space-y-3 text-center">
       <h2 className="text-xl font-semibold">This conversation is not there any more</h2>
       <p className="text-muted">It was deleted, perhaps from another device.</p>
       <button type="button" className="button" onClick={() => openPlace(null, "replace")}>
@@ -111,9 +118,7 @@ const STARTERS = [
 function Welcome({ onSent }: { readonly onSent: () => void }) {
   const { choice, online } = useChoice();
   const start = (text: string) => {
-    if (choice === null) return;
-    send(text, [], choice);
-    onSent();
+    if (choice !== null && send(text, [], choice, null)) onSent();
   };
   return (
     <div className="my-auto space-y-6 py-4">
@@ -139,15 +144,22 @@ function Welcome({ onSent }: { readonly onSent: () => void }) {
   );
 }
 
-/** Esc stops the answer, unless it closes something. */
+/** Esc stops the answer, unless it closes something or is meant for a field of another kind. */
 function useStopOnEscape(): void {
   useEffect(() => {
     const onKeyDown = (event: KeyboardEvent) => {
-      if (event.key === "Escape" && document.querySelector(":popover-open, dialog[open]") === null) stop();
+      // While an input method composes, it only takes that back.
+      if (event.key !== "Escape" || event.isComposing || isElsewhere(event.target)) return;
+      if (document.querySelector(":popover-open, dialog[open]") === null) stop();
     };
     document.addEventListener("keydown", onKeyDown);
     return () => document.removeEventListener("keydown", onKeyDown);
   }, []);
+}
+
+/** Esc empties a search, and closes a list of choices. */
+function isElsewhere(target: EventTarget | null): boolean {
+  return target instanceof Element && target.closest("input, select") !== null;
 }
 
 /** Says once how an answer ended; the streaming text itself would drown a screen reader. */

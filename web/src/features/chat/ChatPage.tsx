@@ -1,5 +1,6 @@
 /** The chat as a page: its head, the list of conversations, and the one that is open. */
-import { lazy, Suspense, useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { lazy, Suspense, useEffect, useLayoutEffect, useRef, useState, useSyncExternalStore } from "react";
+import { flushSync } from "react-dom";
 import { Chat } from "@/features/chat/Chat";
 import { Conversations } from "@/features/chat/Conversations";
 import { Link } from "@/features/frame/Link";
@@ -36,10 +37,14 @@ export function ChatPage({ user }: { readonly user: string | null }) {
     restoreAddress();
     field.current?.focus();
   }, []);
+  const toField = () => {
+    // As long as the drawer is open, nothing beside it takes the focus.
+    flushSync(() => setDrawer(false));
+    field.current?.focus();
+  };
   const startNew = () => {
     openPlace(null);
-    setDrawer(false);
-    field.current?.focus();
+    toField();
   };
   const showModels = () => {
     setDrawer(false);
@@ -85,20 +90,14 @@ export function ChatPage({ user }: { readonly user: string | null }) {
             aria-label="Conversations"
             className="flex w-72 shrink-0 flex-col border-r border-line bg-raised"
           >
-            <Conversations onModels={showModels} onOpened={() => field.current?.focus()} />
+            <Conversations onModels={showModels} onOpened={toField} />
           </nav>
         )}
         <Chat field={field} />
       </div>
       {!wide && drawer && (
         <Drawer onClose={() => setDrawer(false)}>
-          <Conversations
-            onModels={showModels}
-            onOpened={() => {
-              setDrawer(false);
-              field.current?.focus();
-            }}
-          />
+          <Conversations onModels={showModels} onOpened={toField} />
         </Drawer>
       )}
       {models && (
@@ -138,7 +137,8 @@ interface DrawerProps {
 /** Is open while it is mounted. The browser keeps the focus within, and gives it back. */
 function Drawer({ onClose, children }: DrawerProps) {
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  // As the layout's effect it closes before it is removed; only then the focus goes back.
+  useLayoutEffect(() => {
     const element = dialog.current;
     element?.showModal();
     return () => element?.close();

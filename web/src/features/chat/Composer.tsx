@@ -6,19 +6,36 @@ import {
   type RefObject,
   useLayoutEffect,
   useRef,
+  useState,
 } from "react";
-import { type Draft, draftOf, useDrafts, write } from "@/features/chat/draft";
 import { useChoice } from "@/features/chat/useChoice";
 import { Trouble } from "@/features/frame/Trouble";
 import { useTask } from "@/features/frame/useTask";
 import { ClipIcon, CloseIcon, SendIcon, StopIcon } from "@/features/icons";
 import { ModelPicker } from "@/features/models/ModelPicker";
+import { type Problem, ProblemError } from "@/net/problem";
 import { MOST_FILES, PICKED_TYPES, pick, storeFiles } from "@/store/attachments";
 import { activeRun, mayAdd, send, stop, useOpen } from "@/store/conversation";
+import { type Draft, draftOf, useDrafts, write } from "@/store/drafts";
 import { addressOf, useOpened } from "@/store/place";
 
 /** A draft grows the field up to this; then it scrolls. In CSS pixels. */
 const MOST_HEIGHT_PX = 220;
+
+const NOT_NOW: Problem = {
+  slug: null,
+  title: "The message was not sent",
+  detail:
+    "An answer is being written in this conversation. The message is still in the field: send it after that.",
+  status: 0,
+};
+
+const TOO_MANY: Problem = {
+  slug: null,
+  title: "Not all files were attached",
+  detail: `At most ${MOST_FILES} go with a message. Send the others with the next one.`,
+  status: 0,
+};
 
 interface Props {
   readonly field: RefObject<HTMLTextAreaElement | null>;
@@ -32,6 +49,8 @@ export function Composer({ field, onSent }: Props) {
   const ready = useOpen(mayAdd);
   const { choice, online } = useChoice();
   const { busy, problem, run, forget } = useTask();
+  /** Where files are being stored for a message. */
+  const [storing, setStoring] = useState<string | null>(null);
 
   useLayoutEffect(() => {
     const area = field.current;
@@ -45,20 +64,31 @@ export function Composer({ field, onSent }: Props) {
   const submit = async () => {
     if (!may) return;
     const { text, files } = draft;
+    const { place } = useOpened.getState();
     const say = (attached: Awaited<ReturnType<typeof storeFiles>>) => {
+      if (!send(text.trim(), attached, choice, place)) return false;
       write(address, { text: "", files: [] });
-      send(text.trim(), attached, choice);
       onSent();
+      return true;
     };
     forget();
-    if (files.length === 0) say([]);
-    else await run(async () => say(await storeFiles(choice.bridgeId, files)));
+    if (files.length === 0) {
+      say([]);
+      return;
+    }
+    setStoring(address);
+    await run(async () => {
+      // Meanwhile another device may have asked there.
+      if (!say(await storeFiles(choice.bridgeId, files))) throw new ProblemError(NOT_NOW);
+    }).finally(() => setStoring(null));
   };
   const attach = (picked: Iterable<File>) =>
     run(async () => {
       for (const file of picked) {
+        const one = await pick(file);
         const { files } = draftOf(useDrafts.getState(), address);
-        if (files.length < MOST_FILES) write(address, { files: [...files, await pick(file)] });
+        if (files.length >= MOST_FILES) throw new ProblemError(TOO_MANY);
+        write(address, { files: [...files, one] });
       }
     });
   const onSubmit = (event: FormEvent) => {
@@ -86,7 +116,7 @@ export function Composer({ field, onSent }: Props) {
         onSubmit={onSubmit}
         className="rounded-2xl border border-edge bg-ground p-2 shadow-sm focus-within:border-accent focus-within:ring-1 focus-within:ring-accent"
       >
-        <Files draft={draft} address={address} />
+        <Files draft={draft} address={address} fixed={storing === address} />
         <label htmlFor="draft" className="sr-only">
           Message
         </label>
@@ -97,6 +127,7 @@ export function Composer({ field, onSent }: Props) {
           value={draft.text}
           placeholder="Ask your model"
           autoComplete="off"
+          readOnly={storing === address}
           aria-describedby="keys"
           onChange={(event) => write(address, { text: event.target.value })}
           onKeyDown={onKeyDown}
@@ -106,9 +137,12 @@ export function Composer({ field, onSent }: Props) {
         <p id="keys" className="sr-only">
           Enter sends, Shift and Enter begins a new line, Escape stops an answer.
         </p>
+        <p role="status" className="px-2 text-sm text-muted empty:hidden">
+          {storing === address && "Storing the files at home…"}
+        </p>
         <div className="flex items-center justify-between gap-2">
           <span className="flex min-w-0 items-center">
-            <AttachButton onFiles={(files) => void attach(files)} />
+            <AttachButton enabled={!busy} onFiles={(files) => void attach(files)} />
             <ModelPicker />
           </span>
           {answering ? (
@@ -126,7 +160,12 @@ export function Composer({ field, onSent }: Props) {
   );
 }
 
-function AttachButton({ onFiles }: { readonly onFiles: (files: readonly File[]) => void }) {
+interface AttachProps {
+  readonly enabled: boolean;
+  readonly onFiles: (files: readonly File[]) => void;
+}
+
+function AttachButton({ enabled, onFiles }: AttachProps) {
   const input = useRef<HTMLInputElement>(null);
   return (
     <>
@@ -135,6 +174,7 @@ function AttachButton({ onFiles }: { readonly onFiles: (files: readonly File[]) 
         className="icon-button"
         aria-label="Attach pictures or texts"
         title="Attach pictures or texts"
+        disabled={!enabled}
         onClick={() => input.current?.click()}
       >
         <ClipIcon />
@@ -156,7 +196,14 @@ function AttachButton({ onFiles }: { readonly onFiles: (files: readonly File[]) 
   );
 }
 
-function Files({ draft, address }: { readonly draft: Draft; readonly address: string }) {
+interface FilesProps {
+  readonly draft: Draft;
+  readonly address: string;
+  /** They are on their way. */
+  readonly fixed: boolean;
+}
+
+function Files({ draft, address, fixed }: FilesProps) {
   if (draft.files.length === 0) return null;
   const without = (index: number) => draft.files.filter((_, place) => place !== index);
   return (
@@ -172,6 +219,7 @@ function Files({ draft, address }: { readonly draft: Draft; readonly address: st
             type="button"
             className="icon-button"
             aria-label={`Leave ${file.name} out`}
+            disabled={fixed}
             onClick={() => write(address, { files: without(index) })}
           >
             <CloseIcon />

@@ -21,9 +21,7 @@ export function EditForm({ message, model, onClose }: EditFormProps) {
   }, []);
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    if (!may) return;
-    rewrite(message, text.trim(), model);
-    onClose();
+    if (may && rewrite(message, text.trim(), model)) onClose();
   };
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key !== "Escape") return;

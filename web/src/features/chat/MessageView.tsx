@@ -7,7 +7,7 @@ import { Question } from "@/features/chat/Question";
 import { CopyIcon, RetryIcon } from "@/features/icons";
 import type { Message, Run } from "@/net/home/api";
 import { copyText } from "@/render/clipboard";
-import { isStopping, phaseOf, regenerate, useOpen } from "@/store/conversation";
+import { isSending, isStopping, phaseOf, regenerate, useOpen } from "@/store/conversation";
 import type { Figures } from "@/store/live-answer";
 import { useWay } from "@/store/way";
 
@@ -46,9 +46,10 @@ function Answer({ bridgeId, message, run, siblings, model }: Props) {
 
 function Progress({ run }: { readonly run: Run }) {
   const phase = useOpen((at) => at?.view.phases.get(run.id) ?? phaseOf(at)) ?? "waiting";
+  const sending = useOpen((at) => at !== null && isSending(at, run));
   const stopping = useOpen((at) => at !== null && isStopping(at, run));
   const loading = useWay((state) => state.status?.state === "loading");
-  const text = progressText(phase, stopping, loading);
+  const text = sending ? "Sending…" : progressText(phase, stopping, loading);
   if (text === null) return null;
   return (
     <p className="mt-2 flex items-center gap-2 text-sm text-muted">

@@ -1,5 +1,5 @@
 /** What stands between the page and the home, above the field to write in. */
-import { write } from "@/features/chat/draft";
+import { useMemo } from "react";
 import { useChoice } from "@/features/chat/useChoice";
 import { Trouble } from "@/features/frame/Trouble";
 import { useHomeName } from "@/features/homes/useHomeName";
@@ -7,6 +7,7 @@ import { explainProblem } from "@/features/status/explain-problem";
 import { WayNotice } from "@/features/status/Notices";
 import { useDescription } from "@/features/status/StatusPill";
 import { forgive, useChats, useOpen } from "@/store/conversation";
+import { putBack } from "@/store/drafts";
 import type { Edit } from "@/store/home/edits";
 import type { HomeView, Refusal } from "@/store/home/model";
 import { useHomes } from "@/store/homes";
@@ -65,38 +66,50 @@ export function UnsentNotice() {
   );
 }
 
-const NONE: readonly Refusal[] = [];
-
-/** What the home would not do, with the way to get one's words back. */
+/** What homes would not do, wherever one is by now, with the way to get one's words back. */
 export function Refusals() {
-  const place = useOpened((state) => state.place);
-  const refusals = useOpen((at) => at?.view.refusals ?? NONE);
-  if (place === null) return null;
-  const mine = refusals.filter(({ conversation }) => conversation === place.conversation);
-  const takeBack = ({ id, edits }: Refusal, content: string) => {
-    forgive(place.bridgeId, id);
+  const open = useOpened((state) => state.place);
+  const views = useChats((state) => state.views);
+  const all = useMemo(
+    () =>
+      [...views.values()].flatMap(({ bridgeId, refusals }) =>
+        refusals.map((each) => ({ bridgeId, ...each })),
+      ),
+    [views],
+  );
+  const takeBack = ({ bridgeId, id, conversation, edits }: Told, content: string) => {
+    forgive(bridgeId, id);
+    // What is not there, or was never begun, cannot be written in.
+    const isThere = views.get(bridgeId)?.shown.heads.has(conversation) === true;
     const begun = edits.some(({ kind }) => kind === "create");
-    if (begun) openPlace(null, "replace");
-    write(begun ? "/" : addressOf(place), { text: content });
+    const to = isThere && !begun ? { bridgeId, conversation } : null;
+    openPlace(to, "replace");
+    putBack(addressOf(to), content);
   };
-  return mine.map((refusal) => {
-    const content = contentIn(refusal.edits);
+  return all.map((refusal) => {
+    const { bridgeId, id, conversation, problem, edits } = refusal;
+    const content = contentIn(edits);
     return (
-      <div key={refusal.id} className="mb-2 space-y-2">
-        <Trouble problem={refusal.problem} />
+      <div key={`${bridgeId} ${id}`} className="mb-2 space-y-2">
+        {conversation !== open?.conversation && <p className="text-sm">In another conversation:</p>}
+        <Trouble problem={problem} />
         <p className="flex flex-wrap gap-2">
           {content !== null && (
             <button type="button" className="button" onClick={() => takeBack(refusal, content)}>
               Put the message back into the field
             </button>
           )}
-          <button type="button" className="button" onClick={() => forgive(place.bridgeId, refusal.id)}>
+          <button type="button" className="button" onClick={() => forgive(bridgeId, id)}>
             Dismiss
           </button>
         </p>
       </div>
     );
   });
+}
+
+interface Told extends Refusal {
+  readonly bridgeId: string;
 }
 
 function contentIn(edits: readonly Edit[]): string | null {

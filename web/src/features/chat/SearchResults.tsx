@@ -6,7 +6,7 @@ import { useHomeName } from "@/features/homes/useHomeName";
 import { type Hit, searchAll } from "@/net/home/api";
 import { type Problem, ProblemError } from "@/net/problem";
 import { useChats } from "@/store/conversation";
-import { useHomes } from "@/store/homes";
+import { type Home, useHomes } from "@/store/homes";
 
 /** Somebody who types on has not finished the question. */
 const PAUSE_MS = 250;
@@ -23,17 +23,18 @@ interface Props {
 }
 
 export function SearchResults({ query, onOpened }: Props) {
-  const found = useSearch(query);
-  if (found === null) return <p className="appear-late px-2 text-sm text-muted">Searching…</p>;
+  const searched = useSearch(query);
+  if (searched === null) return <p className="appear-late px-2 text-sm text-muted">Searching…</p>;
+  const { found, left } = searched;
   const count = found.reduce((sum, { hits }) => sum + hits.length, 0);
   return (
     <>
       <p role="status" className="px-2 pb-1 text-sm text-muted">
-        {count === 0 ? "Nothing was found." : `${count} found`}
+        {saidOf(count, left)}
       </p>
       {found.map(({ bridgeId, hits, problem }) => (
         <div key={bridgeId}>
-          {found.length > 1 && <HomeHeading bridgeId={bridgeId} />}
+          {found.length + left > 1 && <HomeHeading bridgeId={bridgeId} />}
           <Trouble problem={problem} />
           <ul className="space-y-0.5">
             {hits.map((hit) => (
@@ -54,6 +55,11 @@ export function SearchResults({ query, onOpened }: Props) {
   );
 }
 
+function saidOf(count: number, left: number): string {
+  if (left > 0) return count === 0 ? "Searching…" : `${count} found so far`;
+  return count === 0 ? "Nothing was found." : `${count} found`;
+}
+
 function HomeHeading({ bridgeId }: { readonly bridgeId: string }) {
   return <h2 className="px-2 pt-2 text-xs font-medium text-muted">{useHomeName(bridgeId)}</h2>;
 }
@@ -71,31 +77,48 @@ function Snippet({ hit }: { readonly hit: Hit }) {
   );
 }
 
+interface Searched {
+  /** In the order of the homes. */
+  readonly found: readonly Found[];
+  /** Homes that have not answered yet: nobody waits for the slowest. */
+  readonly left: number;
+}
+
 /** Returns what was found; `null` while that is not known. */
-function useSearch(query: string): readonly Found[] | null {
-  const [found, setFound] = useState<readonly Found[] | null>(null);
+function useSearch(query: string): Searched | null {
+  const [searched, setSearched] = useState<Searched | null>(null);
   useEffect(() => {
     const leaving = new AbortController();
     const timer = setTimeout(() => {
-      const asked = useHomes.getState().homes.map(async ({ bridgeId, transport }): Promise<Found> => {
-        const view = useChats.getState().views.get(bridgeId);
-        if (view?.contact !== "live") return { bridgeId, hits: titlesWith(bridgeId, query), problem: null };
-        try {
-          const { hits } = await searchAll(transport, { query, limit: 30 }, leaving.signal);
-          return { bridgeId, hits, problem: null };
-        } catch (error) {
-          if (!(error instanceof ProblemError)) throw error;
-          return { bridgeId, hits: titlesWith(bridgeId, query), problem: error.problem };
-        }
-      });
-      void Promise.all(asked).then(setFound, () => {});
+      const { homes } = useHomes.getState();
+      const answers = new Map<string, Found>();
+      for (const home of homes)
+        void searchIn(home, query, leaving.signal).then((one) => {
+          if (leaving.signal.aborted) return;
+          answers.set(home.bridgeId, one);
+          const found = homes.flatMap(({ bridgeId }) => answers.get(bridgeId) ?? []);
+          setSearched({ found, left: homes.length - found.length });
+        });
     }, PAUSE_MS);
     return () => {
       clearTimeout(timer);
       leaving.abort();
     };
   }, [query]);
-  return found;
+  return searched;
+}
+
+async function searchIn({ bridgeId, transport }: Home, query: string, signal: AbortSignal): Promise<Found> {
+  const view = useChats.getState().views.get(bridgeId);
+  if (view?.contact !== "live") return { bridgeId, hits: titlesWith(bridgeId, query), problem: null };
+  try {
+    const { hits } = await searchAll(transport, { query, limit: 30 }, signal);
+    return { bridgeId, hits, problem: null };
+  } catch (error) {
+    const problem = error instanceof ProblemError ? error.problem : null;
+    if (problem === null && !signal.aborted) throw error;
+    return { bridgeId, hits: titlesWith(bridgeId, query), problem };
+  }
 }
 
 function titlesWith(bridgeId: string, query: string): readonly Hit[] {

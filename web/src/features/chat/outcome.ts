@@ -37,6 +37,7 @@ export function troubleOf(run: Run | null, message: Pick<Message, "content" | "t
       return { title: "This answer was cut short", detail: `${title}. ${detail}`, mild: false };
     }
     case "done":
+      if (run?.reason === "length") return { title: "Cut at its limit", detail: run.detail, mild: true };
       return written || run === null
         ? null
         : { title: "No answer", detail: "The model ended without a word.", mild: true };
@@ -71,6 +72,8 @@ export function progressText(phase: Phase, stopping: boolean, loading: boolean):
       return loading ? LOADING : "Waiting for the first word…";
     case "loading":
       return LOADING;
+    case "returning":
+      return "The bridge at home was started anew. The model gets back to this place first, and then goes on…";
     case "thinking":
       return "Thinking…";
     case "writing":

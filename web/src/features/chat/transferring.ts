@@ -43,27 +43,38 @@ export async function exportOne({ bridgeId, conversation }: Place, title: string
   download([JSON.stringify(document)], fileName(title));
 }
 
-/** Saves all conversations of all homes that can be reached, one document a line. Returns what to say of it. */
+/** Saves all conversations of all homes that can be reached, one document a line. Returns what to say of it, and of what is not in it. */
 export async function exportAll(onProgress: (said: string) => void): Promise<string> {
   const lines: string[] = [];
   let left = 0;
+  let away = 0;
   for (const { bridgeId, contact, shown } of useChats.getState().views.values()) {
-    if (contact !== "live") continue;
+    if (contact !== "live" || !shown.listed) {
+      away += 1;
+      continue;
+    }
     const home = transportOf(bridgeId);
     for (const id of shown.heads.keys()) {
       onProgress(`${lines.length} conversations…`);
       try {
         lines.push(`${JSON.stringify((await exportConversation(home, id)).document)}\n`);
       } catch (error) {
-        // An answer is being written in it, or it was deleted just now.
         if (!(error instanceof ProblemError) || ![404, 409].includes(error.problem.status)) throw error;
-        left += 1;
+        // One that is not there was deleted just now.
+        if (error.problem.status === 409) left += 1;
       }
     }
   }
   download(lines, "conversations.jsonl");
+  return exported(lines.length, left, away);
+}
+
+/** Pure. @param left - in which an answer is being written. @param away - machines that could not be reached. */
+export function exported(count: number, left: number, away: number): string {
   const skipped = left === 0 ? "" : ` ${left} were left out, for an answer is being written in them.`;
-  return `${lines.length} conversations were exported.${skipped}`;
+  const machines = away === 1 ? "one machine" : `${away} machines`;
+  const missing = away === 0 ? "" : ` Those of ${machines} that cannot be reached are not among them.`;
+  return `${count} conversations were exported.${skipped}${missing}`;
 }
 
 /** The documents in a file: one, a list of them, or one a line. Pure. @throws SyntaxError */

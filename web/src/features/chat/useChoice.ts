@@ -20,7 +20,11 @@ export function useOffers(): readonly Offer[] {
   const lists = useModels((state) => state.homes);
   // As a text, so that it is the same while nothing changes.
   const known = JSON.stringify(
-    homes.map(({ bridgeId }) => ({ bridgeId, online: views.get(bridgeId)?.contact === "live" })),
+    homes.map(({ bridgeId }) => {
+      const contact = views.get(bridgeId)?.contact ?? "lost";
+      // Of one that has yet to be heard of, nobody can say that it is away.
+      return { bridgeId, online: contact !== "lost" };
+    }),
   );
   return useMemo(
     () => offersOf(JSON.parse(known) as { bridgeId: string; online: boolean }[], lists),

@@ -1,5 +1,5 @@
 /** The models of each machine: which there are, getting others, and deleting some. */
-import { type FormEvent, useEffect, useId, useRef, useState } from "react";
+import { type FormEvent, useEffect, useId, useLayoutEffect, useRef, useState } from "react";
 import { ConfirmDialog } from "@/features/frame/ConfirmDialog";
 import { useSaid } from "@/features/frame/focus";
 import { Trouble } from "@/features/frame/Trouble";
@@ -20,7 +20,8 @@ export function ModelPanel({ user, onClose }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
   const heading = useId();
   const homes = useHomes((state) => state.homes);
-  useEffect(() => {
+  // As the layout's effect it closes before it is removed; only then the focus goes back.
+  useLayoutEffect(() => {
     const element = dialog.current;
     element?.showModal();
     return () => element?.close();
@@ -52,7 +53,8 @@ function HomeModels({ user, home }: { readonly user: string; readonly home: Home
   const { bridgeId } = home;
   const name = useHomeName(bridgeId);
   const list = useModels((state) => state.homes.get(bridgeId));
-  const online = useChats(({ views }) => views.get(bridgeId)?.contact === "live");
+  const contact = useChats(({ views }) => views.get(bridgeId)?.contact ?? "lost");
+  const online = contact === "live";
   const [asked, setAsked] = useState<readonly string[]>([]);
   const said = useSaid();
   useEffect(() => {
@@ -64,7 +66,9 @@ function HomeModels({ user, home }: { readonly user: string; readonly home: Home
     <section aria-label={name} className="space-y-3">
       <h3 className="font-medium break-words">
         {name}
-        {!online && <span className="font-normal text-muted"> (offline: as it was seen last)</span>}
+        {contact === "lost" && (
+          <span className="font-normal text-muted"> (offline: as it was seen last)</span>
+        )}
       </h3>
       <p ref={said.ref} tabIndex={-1} role="status" className="text-sm text-muted outline-none empty:hidden">
         {said.text}

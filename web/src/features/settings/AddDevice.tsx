@@ -5,7 +5,7 @@ import { useFocusBack } from "@/features/frame/focus";
 import { Trouble } from "@/features/frame/Trouble";
 import { timeOfDay } from "@/features/frame/times";
 import { useTask } from "@/features/frame/useTask";
-import { offerPairing } from "@/net/home/devices";
+import { offerPairing } from "@/net/home/api";
 import { serverOrigin } from "@/net/home/served";
 import type { Home } from "@/store/homes";
 
@@ -36,8 +36,8 @@ export function AddDevice({ home, name }: Props) {
   }, [offered]);
   const offer = () =>
     run(async () => {
-      const { fragment, lifeS } = await offerPairing(home.transport);
-      setOffered({ link: `${serverOrigin()}/pair#${fragment}`, until: Date.now() + lifeS * 1000 });
+      const { link_fragment, expires } = await offerPairing(home.transport);
+      setOffered({ link: `${serverOrigin()}/pair#${link_fragment}`, until: Date.now() + expires * 1000 });
     });
   if (offered !== null) return <Offer offered={offered} name={name} onClose={() => setOffered(null)} />;
   return (

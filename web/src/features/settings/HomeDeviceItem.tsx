@@ -5,14 +5,15 @@ import { useFocusBack } from "@/features/frame/focus";
 import { dateTime, since } from "@/features/frame/times";
 import { SafetyWords } from "@/features/homes/SafetyWords";
 import { RenameForm } from "@/features/settings/RenameForm";
-import { approveHomeDevice, type HomeDevice, removeHomeDevice, renameHomeDevice } from "@/net/home/devices";
+import { approveDevice, type Device, removeDevice, renameDevice } from "@/net/home/api";
 import { MOST_DEVICE_NAME } from "@/net/home/pairing";
+import { ProblemError } from "@/net/problem";
 import { forgetHome, type Home } from "@/store/homes";
 
 interface Props {
   readonly user: string | null;
   readonly home: Home;
-  readonly device: HomeDevice;
+  readonly device: Device;
   /** Whether it is this browser. */
   readonly own: boolean;
   readonly nameOf: (id: string) => string | null;
@@ -25,7 +26,12 @@ export function HomeDeviceItem(props: Props) {
   const [doing, setDoing] = useState<"rename" | "remove" | "approve" | null>(null);
   const renameButton = useFocusBack<HTMLButtonElement>(doing === "rename");
   const remove = async () => {
-    await removeHomeDevice(home.transport, id);
+    try {
+      await removeDevice(home.transport, id);
+    } catch (error) {
+      // What is not there any more is removed already.
+      if (!(error instanceof ProblemError && error.problem.status === 404)) throw error;
+    }
     if (own) await forgetHome(user, home.bridgeId);
   };
   return (
@@ -36,7 +42,7 @@ export function HomeDeviceItem(props: Props) {
           name={name}
           most={MOST_DEVICE_NAME}
           rename={async (wanted) => {
-            await renameHomeDevice(home.transport, id, wanted);
+            await renameDevice(home.transport, id, { name: wanted });
             await onDone("");
           }}
           onClose={() => setDoing(null)}
@@ -92,7 +98,7 @@ export function HomeDeviceItem(props: Props) {
         <ConfirmDialog
           title={`Let ${name} in?`}
           action="The words are the same: let it in"
-          work={() => approveHomeDevice(home.transport, id)}
+          work={async () => void (await approveDevice(home.transport, id))}
           onDone={() => {
             setDoing(null);
             void onDone(`${name} was let in.`);
@@ -117,7 +123,9 @@ export function HomeDeviceItem(props: Props) {
 }
 
 function Facts({ device, own, nameOf }: Props) {
-  const { name, paired, added, lastSeen, approvedBy } = device;
+  const { name, paired, approved_by: approvedBy } = device;
+  const added = device.added * 1000;
+  const lastSeen = device.last_seen === null ? null : device.last_seen * 1000;
   return (
     <>
       <div className="flex flex-wrap items-baseline justify-between gap-x-3">

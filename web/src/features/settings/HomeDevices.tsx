@@ -8,7 +8,7 @@ import { useHomeName } from "@/features/homes/useHomeName";
 import { RetryIcon } from "@/features/icons";
 import { AddDevice } from "@/features/settings/AddDevice";
 import { HomeDeviceItem } from "@/features/settings/HomeDeviceItem";
-import { type DeviceList, listDevices } from "@/net/home/devices";
+import { type Devices, listDevices } from "@/net/home/api";
 import { type Problem, ProblemError } from "@/net/problem";
 import { type Home, LOCAL, useHomes } from "@/store/homes";
 import { checkSession } from "@/store/session";
@@ -118,7 +118,7 @@ function HomeList({ user, home, name }: HomeCardProps & { readonly name: string 
 
 interface Looked {
   /** As it was seen last; `null` before. */
-  readonly list: DeviceList | null;
+  readonly list: Devices | null;
   /** Why the last look failed. */
   readonly problem: Problem | null;
 }

@@ -58,6 +58,13 @@ export function describeWay(at: Circumstances): Description {
   if (at.phase === "waiting" && described.tone === "good") {
     return tell("Working", "busy", "Your machine has the question and has not answered yet.");
   }
+  if (at.phase === "returning" && described.tone === "good") {
+    return tell(
+      "Working",
+      "busy",
+      "The bridge at home was started anew; the model says once more what is here, and goes on.",
+    );
+  }
   return described;
 }
 

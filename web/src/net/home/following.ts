@@ -4,7 +4,7 @@
  */
 import { type BackoffBounds, backoffMs } from "@/net/backoff";
 import { BROKEN_CONNECTION, BROKEN_OFF, NO_CONTINUATION, OUT_OF_TIME, refusalOf } from "@/net/home/problems";
-import type { HomeRequest, HomeResponse } from "@/net/home/transport";
+import { type HomeRequest, type HomeResponse, sendingMs } from "@/net/home/transport";
 import type { HomeWorld } from "@/net/home/world";
 import { isPassing, type Problem, ProblemError } from "@/net/problem";
 
@@ -42,7 +42,7 @@ export class BreakError extends Error {
 
 /** Milliseconds of trying for more bytes after the last ones, as long as a home keeps an answer. Sleep is not counted. */
 const BUDGET_MS = 600_000;
-/** An engine may have to load its model before it answers at all, and a bridge be woken. */
+/** Once all is sent: an engine may have to load its model before it answers at all, and a bridge be woken. */
 const FIRST_HEAD_MS = 60_000;
 /** The rest of an answer that is there. */
 const REST_HEAD_MS = 15_000;
@@ -128,9 +128,14 @@ class Following {
     this.#whole(whole);
   }
 
+  /** Milliseconds in which a connection has to answer. */
+  get #headMs(): number {
+    return this.#status === undefined ? FIRST_HEAD_MS + sendingMs(this.request) : REST_HEAD_MS;
+  }
+
   async #first(): Promise<Part> {
     try {
-      return await this.#connect(FIRST_HEAD_MS);
+      return await this.#connect(this.#headMs);
     } catch (error) {
       this.signal.throwIfAborted();
       if (!(error instanceof BreakError)) throw error;
@@ -180,7 +185,7 @@ class Following {
         );
         if (await waking.sleep(wait)) attempt = 0;
         this.signal.throwIfAborted();
-        const most = this.#status === undefined ? FIRST_HEAD_MS : REST_HEAD_MS;
+        const most = this.#headMs;
         const began = this.world.now();
         try {
           const part = await this.#connect(most);

@@ -1,6 +1,6 @@
 /** What can go wrong on the sealed way home, in words. The slugs that begin with `home-` are this page's own. */
 import type { HomeResponse } from "@/net/home/transport";
-import { type Problem, ProblemError, problemFrom } from "@/net/problem";
+import { type Problem, problemFrom } from "@/net/problem";
 import type { SealedError } from "@/protocol/sealed/errors";
 
 /** Who answers is not who was paired with. */
@@ -140,11 +140,4 @@ export async function contentOf(response: HomeResponse, most = Infinity): Promis
     at += part.length;
   }
   return all.slice(0, Math.min(size, most));
-}
-
-/** Returns an answer that is no refusal. @throws ProblemError - it is one. */
-export async function accepted(response: HomeResponse): Promise<HomeResponse> {
-  const refusal = await refusalOf(response);
-  if (refusal !== null) throw new ProblemError(refusal);
-  return response;
 }

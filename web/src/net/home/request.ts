@@ -2,15 +2,13 @@
 import { DecodeError } from "@/net/decode";
 import { contentOf, OUT_OF_TIME, refusalOf } from "@/net/home/problems";
 import type { Reader } from "@/net/home/shapes";
-import type { HomeResponse, HomeTransport } from "@/net/home/transport";
+import { type HomeResponse, type HomeTransport, sendingMs } from "@/net/home/transport";
 import { LineTooLongError } from "@/net/lines";
 import { NdjsonParser } from "@/net/ndjson";
 import { type Problem, ProblemError, problemFrom } from "@/net/problem";
 
-/** Until an answer begins: a machine that sleeps may have to be woken. */
+/** Until an answer begins, once all is sent: a machine that sleeps may have to be woken. */
 const HEAD_MS = 25_000;
-/** A content is given a second for so many of its bytes more than that. */
-const BYTES_A_SECOND = 64 * 1024;
 /** Bytes of an answer: more than any conversation that a page could show. */
 const MOST_ANSWER = 256 * 1024 * 1024;
 
@@ -139,10 +137,9 @@ async function begun(
 ): Promise<HomeResponse> {
   const { body, query } = sent;
   const content = body === undefined ? sent.content : new TextEncoder().encode(JSON.stringify(body));
-  const ms = HEAD_MS + (1000 * (content?.length ?? 0)) / BYTES_A_SECOND;
-  const timer = setTimeout(() => line.abort(new ProblemError(OUT_OF_TIME)), ms);
   const type = body === undefined ? "application/octet-stream" : "application/json";
   const written = content === undefined ? {} : { content, headers: { "content-type": type } };
+  const timer = setTimeout(() => line.abort(new ProblemError(OUT_OF_TIME)), HEAD_MS + sendingMs(written));
   try {
     const target = `/c2l${path}${queryOf(query)}`;
     const response = await home.fetch({ method, path: target, ...written }, line.signal);

@@ -65,10 +65,10 @@ export class SealedTransport implements HomeTransport {
 
   /**
    * A home that was killed cannot end its answers, and the cloud goes on waiting for it. What was asked under a key that
-   * it does not know any more brings nothing.
+   * it does not know any more brings nothing. Requests that learn of it together fetch the same statement each for itself.
    */
   #breakOff(present: Statement): void {
-    for (const [breakOff, made] of [...this.#waiting]) if (made !== present) breakOff();
+    for (const [breakOff, made] of [...this.#waiting]) if (made.seq < present.seq) breakOff();
   }
 
   #unlessRestarted<T>(made: Statement, work: () => Promise<T>): Promise<T> {

@@ -94,6 +94,9 @@ export class Statements {
     const text = await fetchStatement(this.bridge.bridgeId, this.world, link);
     const statement = await verified(text, this.bridge, await this.memory.highest(), this.world);
     await this.memory.accept(statement.seq);
+    const newest = this.#current;
+    // Another request may have fetched a newer one meanwhile.
+    if (newest !== undefined && newest !== refused && newest.seq > statement.seq) return newest;
     this.#current = statement;
     return statement;
   }

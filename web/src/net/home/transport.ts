@@ -21,6 +21,14 @@ export interface HomeRequest {
   readonly onReattaching?: (reattaching: boolean) => void;
 }
 
+/** What a slow phone's network sends: 0.5 Mbit/s, in bytes a second. */
+const SENT_BYTES_A_SECOND = 64 * 1024;
+
+/** Returns the milliseconds that sending a request's content may take, besides its answer. */
+export function sendingMs({ content }: Pick<HomeRequest, "content">): number {
+  return (1000 * (content?.length ?? 0)) / SENT_BYTES_A_SECOND;
+}
+
 export interface HomeResponse {
   /** As the home answered, a refusal's too: its content is a problem document then (`refusalOf`). */
   readonly status: number;

@@ -1,4 +1,4 @@
-/** Bytes: joining, comparing, text, hexadecimal for nothing but tests, and a queue for what comes in pieces. */
+/** Bytes: joining, comparing, text, and a queue for what comes in pieces. */
 import { malformed, misuse } from "@/protocol/sealed/errors";
 
 /** What WebCrypto takes: not a view of shared memory. */

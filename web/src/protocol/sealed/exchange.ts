@@ -61,19 +61,6 @@ export class ResponseReader {
   }
 }
 
-/** Returns a stream that takes a response's bytes and gives its events; it fails where a response is not whole. */
-export function responseStream(opener: ResponseOpener): TransformStream<Uint8Array, BinaryHttpEvent> {
-  const reader = new ResponseReader(opener);
-  return new TransformStream({
-    async transform(bytes, controller) {
-      for (const event of await reader.receive(bytes)) controller.enqueue(event);
-    },
-    async flush(controller) {
-      for (const event of await reader.end()) controller.enqueue(event);
-    },
-  });
-}
-
 /** Returns the fields of a head whose content is taken out of the coding; undefined if it is not in it. */
 function uncoded(fields: Fields): Fields | undefined {
   const codings = fields.filter(([name]) => name === ENCODING).map(([, value]) => value);

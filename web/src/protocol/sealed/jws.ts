@@ -1,4 +1,4 @@
-/** Compact JWS (RFC 7515) with one algorithm and an exact header, as statements and approvals are. */
+/** Compact JWS (RFC 7515) with one algorithm and an exact header, as key statements are. */
 import { type Bytes, fromBase64Url, toBase64Url, utf8 } from "@/protocol/sealed/bytes";
 import { malformed } from "@/protocol/sealed/errors";
 

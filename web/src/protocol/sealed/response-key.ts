@@ -45,18 +45,17 @@ export class ResponseKey {
     const view = new DataView(iv.buffer);
     view.setUint32(8, view.getUint32(8) ^ this.#count);
     this.#count += 1;
-    if (this.#count >= 2 ** 32) throw misuse("fewer chunks");
     return { name: "AES-GCM", iv, additionalData };
   }
 }
 
-/** Counts the bytes under one key. */
+/** Counts the bytes under one key; a chunk of none counts as one, so that chunks are counted too. */
 export class Budget {
   #left = MAX_SEALED;
 
   spend(size: number): void {
     if (size > MAX_CHUNK) throw misuse(`a chunk of at most ${MAX_CHUNK} bytes`);
-    if (size > this.#left) throw malformed(`at most ${MAX_SEALED} bytes in one message`);
-    this.#left -= size;
+    if (size > this.#left || this.#left === 0) throw malformed(`at most ${MAX_SEALED} bytes in one message`);
+    this.#left -= size || 1;
   }
 }

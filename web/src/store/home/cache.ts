@@ -75,6 +75,22 @@ export class HomeCache {
     await this.#write([], [["live", run]]);
   }
 
+  /** Removes conversations that are not there any more, and answers that have ended. */
+  async tidy(conversations: ReadonlySet<string>, runs: ReadonlySet<string>): Promise<void> {
+    const depth = this.prefix.length;
+    const passes = (key: Key) => {
+      if (this.prefix.some((part, place) => key[place] !== part)) return true;
+      const [what, id = ""] = key.slice(depth);
+      return what === "talk" ? conversations.has(id) : what !== "live" || runs.has(id);
+    };
+    this.#kept = this.#kept.filter((id) => conversations.has(id));
+    try {
+      await this.shelf.keepOnly(passes);
+    } catch {
+      // Forbidden: then nothing is kept either.
+    }
+  }
+
   async #read<T>(key: Key, decode: (value: unknown) => T): Promise<T | null> {
     try {
       const stored = await this.shelf.get([...this.prefix, ...key]);

@@ -1,8 +1,5 @@
 /** A shelf for what this browser saw of conversations, in IndexedDB. Best effort: without it the page only forgets. */
-
-const DATABASE = "c2l-chats";
-const STORE = "seen";
-const VERSION = 1;
+import { Database, resultOf } from "@/store/database";
 
 /** Whose, of which home, what: ["user", "device", "talk", "id"]. */
 export type Key = readonly string[];
@@ -37,58 +34,24 @@ export class PassingChatShelf implements ChatShelf {
 }
 
 export class BrowserChatShelf implements ChatShelf {
-  #opened: Promise<IDBDatabase> | undefined;
+  readonly #database = new Database("c2l-chats", "seen");
 
   async get(key: Key): Promise<unknown> {
-    return await this.#run("readonly", (store) => resultOf<unknown>(store.get([...key])));
+    return await this.#database.run("readonly", (store) => resultOf<unknown>(store.get([...key])));
   }
 
   async put(records: readonly (readonly [Key, unknown])[], removed: readonly Key[] = []): Promise<void> {
-    await this.#run("readwrite", async (store) => {
+    await this.#database.run("readwrite", async (store) => {
       for (const key of removed) store.delete([...key]);
       for (const [key, record] of records) store.put(record, [...key]);
     });
   }
 
   async keepOnly(passes: (key: Key) => boolean): Promise<void> {
-    await this.#run("readwrite", async (store) => {
+    await this.#database.run("readwrite", async (store) => {
       for (const key of await resultOf(store.getAllKeys())) {
         if (!Array.isArray(key) || !passes(key.map(String))) store.delete(key);
       }
     });
   }
-
-  async #run<T>(mode: IDBTransactionMode, work: (store: IDBObjectStore) => Promise<T>): Promise<T> {
-    try {
-      this.#opened ??= open();
-      const transaction = (await this.#opened).transaction(STORE, mode);
-      const done = new Promise<void>((resolve, reject) => {
-        transaction.oncomplete = () => resolve();
-        transaction.onabort = () => reject(transaction.error);
-      });
-      const [result] = await Promise.all([work(transaction.objectStore(STORE)), done]);
-      return result;
-    } catch (error) {
-      // Perhaps the browser closed it, as it does when it clears the storage: the next one opens it anew.
-      this.#opened = undefined;
-      throw error;
-    }
-  }
-}
-
-function open(): Promise<IDBDatabase> {
-  const request = indexedDB.open(DATABASE, VERSION);
-  request.onupgradeneeded = () => request.result.createObjectStore(STORE);
-  return resultOf(request).then((database) => {
-    // Another tab has a newer page: do not stand in its way.
-    database.onversionchange = () => database.close();
-    return database;
-  });
-}
-
-function resultOf<T>(request: IDBRequest<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
 }

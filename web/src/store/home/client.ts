@@ -6,18 +6,23 @@ import type { HomeCache } from "@/store/home/cache";
 import { ALL_WANTED, digest } from "@/store/home/changes";
 import type { Edit } from "@/store/home/edits";
 import { type ChatWorld, Feed, type Position } from "@/store/home/feed";
-import { withHeads, without, withTalk } from "@/store/home/known";
+import { withHeads, without, withTalk, withTalksOf } from "@/store/home/known";
 import { HomeModel, type HomeView } from "@/store/home/model";
 import { Outbox } from "@/store/home/outbox";
 import { Reader } from "@/store/home/reader";
 import { RunWatch } from "@/store/home/run-watch";
 import { EMPTY_TALK, type Talk } from "@/store/home/tree";
+import { NO_SHELF, type UnsentShelf } from "@/store/home/unsent";
 import type { LiveAnswer } from "@/store/live-answer";
 
 /** A connection that is back after so many milliseconds was not worth a word. */
 const LOST_MS = 3_000;
 /** What was seen is kept no oftener, in milliseconds. */
 const SAVE_MS = 1_000;
+/** Conversations of which the messages stay in memory; those opened last. */
+const MOST_TALKS = 20;
+/** Failures in a row after which it is said that what changed cannot be read. */
+const MANY_FAILURES = 3;
 
 export class HomeClient {
   readonly #closing = new AbortController();
@@ -27,6 +32,13 @@ export class HomeClient {
   readonly #runs: RunWatch;
   #position: Position | null = null;
   #open: string | null = null;
+  /** The one opened last at the end. */
+  #opened: readonly string[] = [];
+  #failures = 0;
+  /** Whether what is kept of conversations and answers that are not there any more was removed. */
+  #tidy = false;
+  /** As the tab keeps it. */
+  #unsent: readonly Edit[] = [];
   #losing: ReturnType<typeof setTimeout> | undefined;
   #saving: ReturnType<typeof setTimeout> | undefined;
   #savedTalk: Talk | undefined;
@@ -37,20 +49,29 @@ export class HomeClient {
     readonly cache: HomeCache,
     readonly world: ChatWorld,
     onView: (view: HomeView) => void,
+    readonly shelf: UnsentShelf = NO_SHELF,
   ) {
     const { signal } = this.#closing;
     this.#model = new HomeModel(bridgeId, (view) => {
       if (signal.aborted) return;
       this.#runs.look();
+      this.#keepUnsent();
       this.#saveSoon();
       onView(view);
     });
     const model = this.#model;
     const events = {
-      onDone: () => this.#saveSoon(),
+      onDone: () => {
+        this.#failures = 0;
+        model.stick(null);
+        this.#tidyUp();
+        this.#saveSoon();
+      },
       // What was heard a moment ago is the feed's to lose.
       onTrouble: (problem: Problem) => {
-        if (this.#model.contact !== "live") this.#lose(problem);
+        this.#failures += 1;
+        if (model.contact !== "live") this.#lose(problem);
+        else if (this.#failures >= MANY_FAILURES) model.stick(problem);
       },
       isFollowed: (run: string) => this.#runs.isFollowed(run),
     };
@@ -65,6 +86,8 @@ export class HomeClient {
 
   /** Shows what was kept, then follows the home until `close`. */
   async start(): Promise<void> {
+    this.#unsent = this.shelf.load();
+    if (this.#unsent.length > 0) this.#outbox.add(this.#unsent);
     const kept = await this.cache.list();
     if (this.#closing.signal.aborted) return;
     if (kept !== null) {
@@ -76,6 +99,7 @@ export class HomeClient {
       {
         onReload: (position) => {
           this.#position = position;
+          this.#tidy = false;
           this.#reader.doubt();
           this.#reader.want(ALL_WANTED);
           if (this.#open !== null) this.#readAgain(this.#open);
@@ -112,9 +136,19 @@ export class HomeClient {
     this.#save();
     this.#open = conversation;
     this.#savedTalk = undefined;
+    if (conversation !== null) this.#dropTalks(conversation);
     this.#reader.open(conversation);
     this.#runs.open(conversation);
     if (conversation !== null) void this.#show(conversation);
+  }
+
+  /** Memory does not grow with each conversation that is looked at. */
+  #dropTalks(conversation: string): void {
+    const opened = [...this.#opened.filter((id) => id !== conversation), conversation];
+    this.#opened = opened.slice(-MOST_TALKS);
+    const wanted = this.#model.pending.map(({ edit }) => edit.conversation);
+    const kept = new Set([...this.#opened, ...wanted]);
+    if (this.#model.known.talks.size > MOST_TALKS) this.#model.learn((known) => withTalksOf(known, kept));
   }
 
   /** Shows at once what is wanted, and has the home do it. */
@@ -153,10 +187,23 @@ export class HomeClient {
 
   #lose(problem: Problem): void {
     const { contact } = this.#model;
-    if (contact === "live") {
-      // The last reason counts, the first one's time.
-      this.#losing ??= setTimeout(() => this.#model.hear("lost", problem), LOST_MS);
-    } else this.#model.hear("lost", problem);
+    if (contact === "live") this.#losing ??= setTimeout(() => this.#model.hear("lost", problem), LOST_MS);
+    else this.#model.hear("lost", problem);
+  }
+
+  #keepUnsent(): void {
+    const unsent = this.#model.pending.filter(({ taken }) => taken === null).map(({ edit }) => edit);
+    const before = this.#unsent;
+    if (unsent.length === before.length && unsent.every((edit, place) => edit === before[place])) return;
+    this.#unsent = unsent;
+    this.shelf.save(unsent);
+  }
+
+  #tidyUp(): void {
+    const { heads, running, listed } = this.#model.known;
+    if (this.#tidy || !listed) return;
+    this.#tidy = true;
+    void this.cache.tidy(new Set(heads.keys()), new Set(running.keys()));
   }
 
   #saveSoon(): void {

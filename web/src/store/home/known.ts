@@ -56,6 +56,11 @@ export function withWhole(known: Known, { conversation, messages, runs }: WholeC
   return { ...known, heads, talks: new Map(known.talks).set(conversation.id, talk), running };
 }
 
+/** Without the messages of any but these conversations. */
+export function withTalksOf(known: Known, conversations: ReadonlySet<string>): Known {
+  return { ...known, talks: new Map([...known.talks].filter(([id]) => conversations.has(id))) };
+}
+
 /** A conversation that was just begun is known to be empty. */
 export function withNew(known: Known, head: Conversation): Known {
   const talks = known.talks.has(head.id) ? known.talks : new Map(known.talks).set(head.id, EMPTY_TALK);

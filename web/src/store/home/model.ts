@@ -22,6 +22,8 @@ export interface HomeView {
   readonly contact: Contact;
   /** Why it is lost. */
   readonly problem: Problem | null;
+  /** Why what changed cannot be read again and again, though the home is heard of. */
+  readonly stuck: Problem | null;
   /** What is known, with what is wanted laid over it. */
   readonly shown: Known;
   readonly pending: readonly Pending[];
@@ -40,6 +42,7 @@ export class HomeModel {
   #refused = 0;
   contact: Contact = "opening";
   problem: Problem | null = null;
+  stuck: Problem | null = null;
   phases: ReadonlyMap<string, Phase> = new Map();
   figures: ReadonlyMap<string, Figures> = new Map();
   #told = false;
@@ -80,6 +83,13 @@ export class HomeModel {
     this.tell();
   }
 
+  /** What changed cannot be read; `null`: it was. */
+  stick(problem: Problem | null): void {
+    if (this.stuck === problem) return;
+    this.stuck = problem;
+    this.tell();
+  }
+
   refuse(conversation: string, problem: Problem, edits: readonly Edit[]): void {
     this.#refused += 1;
     const refusal = { id: this.#refused, conversation, problem, edits };
@@ -103,8 +113,8 @@ export class HomeModel {
   }
 
   get view(): HomeView {
-    const { bridgeId, contact, problem, shown, phases, figures } = this;
+    const { bridgeId, contact, problem, stuck, shown, phases, figures } = this;
     const [pending, refusals] = [this.#pending, this.#refusals];
-    return { bridgeId, contact, problem, shown, pending, refusals, phases, figures };
+    return { bridgeId, contact, problem, stuck, shown, pending, refusals, phases, figures };
   }
 }

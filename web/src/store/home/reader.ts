@@ -62,7 +62,8 @@ export class Reader {
 
   open(conversation: string | null): void {
     this.#open = conversation;
-    if (conversation !== null && !this.#fresh.has(conversation) && this.#isHad(conversation))
+    if (conversation === null || !this.#isHad(conversation)) return;
+    if (!this.#fresh.has(conversation) || !this.model.known.talks.has(conversation))
       this.readAgain(conversation);
   }
 

@@ -58,6 +58,31 @@ export class RunWatch {
     );
     for (const [id, link] of this.#following) if (!runs.has(id)) link.abort();
     for (const run of runs.values()) if (!this.#following.has(run.id)) void this.#follow(run);
+    this.#forgetEnded();
+  }
+
+  /** What ended while nobody here followed it, or was never begun, is read with its conversation. */
+  #forgetEnded(): void {
+    for (const [run, live] of [...this.#lives])
+      if (!this.#following.has(run) && !this.#mayGoOn(run)) this.#forget(run, live);
+  }
+
+  #mayGoOn(run: string): boolean {
+    const { known, pending, contact } = this.model;
+    if (pending.some(({ edit }) => edit.kind === "answer" && edit.run === run)) return true;
+    const talk = [...known.talks.values()].find(({ runs }) => runs.has(run));
+    const seen = talk?.runs.get(run);
+    // Of what is in no conversation that is known, only a home that is heard can tell.
+    return seen === undefined ? contact !== "live" || known.running.has(run) : isActive(seen);
+  }
+
+  #forget(run: string, live: LiveAnswer): void {
+    live.end();
+    this.#lives.delete(run);
+    const phases = new Map(this.model.phases);
+    phases.delete(run);
+    this.model.phases = phases;
+    void this.cache.forgetLive(run);
   }
 
   close(): void {
@@ -104,22 +129,15 @@ export class RunWatch {
 
   #ended(run: Run, live: LiveAnswer): void {
     const { model } = this;
-    live.end();
-    this.#lives.delete(run.id);
-    const phases = new Map(model.phases);
-    phases.delete(run.id);
-    model.phases = phases;
+    this.#forget(run.id, live);
     const figures = live.figures(run);
     if (figures !== null) model.figures = new Map(model.figures).set(run.id, figures);
     const { text: content, thought: thinking, toolCalls: tool_calls } = live;
     model.learn((known) => learnEnd(known, run, { content, thinking, tool_calls }));
-    void this.cache.forgetLive(run.id);
   }
 
   #lost(run: string, conversation: string, live: LiveAnswer): void {
-    live.end();
-    this.#lives.delete(run);
-    void this.cache.forgetLive(run);
+    this.#forget(run, live);
     this.onLost(conversation);
   }
 

@@ -132,6 +132,19 @@ describe("an answer", () => {
     expect(await settled(content, 0)).toEqual(WHOLE);
   });
 
+  it("is waited for as long as sending its question takes on a slow network", async () => {
+    const slow = () =>
+      new Promise<Part>((resolve) => {
+        setTimeout(() => resolve(part(0, 40, "ends")), 150_000);
+      });
+    const content = new Uint8Array(8 * 1024 * 1024);
+    const upload = { method: "PUT", path: "/", content };
+    const response = await settled(follow(script(slow), upload, NEVER, world), 151_000);
+    expect(await settled(contentOf(response), 0)).toEqual(WHOLE);
+    const short = follow(script(slow), { method: "PUT", path: "/" }, NEVER, world);
+    await expect(settled(short, 61_000)).rejects.toThrow("does not answer");
+  });
+
   it("that never begins is asked for again by its name, and without one is an error", async () => {
     const connect = script(hang, async () => part(0, 40, "ends"));
     const response = await settled(follow(connect, request(), NEVER, world), 61_000);

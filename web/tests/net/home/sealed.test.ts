@@ -275,6 +275,111 @@ describe("an answer that breaks off", () => {
   });
 });
 
+describe("a home that was killed", () => {
+  const short = () => ({ method: "GET", path: "/c2l/home" });
+
+  it("is asked anew at once for what was begun before, once another request learns of it", async () => {
+    const { home, cloud, transport } = await setUp();
+    cloud.interfere = ({ method, nth }) =>
+      method === "POST" && nth === 1 ? (chunks) => held(chunks, 4).response : undefined;
+    const request = chat();
+    const whole = transport.fetch(request, NEVER).then((response) => text(contentOf(response)));
+    await until(() => home.begun === 1);
+    await home.rotate(9);
+    await contentOf(await transport.fetch(short(), NEVER));
+    // Without that, the silence would be waited for.
+    expect(await whole).toBe(TEXT);
+    expect(home.asked.filter(({ path }) => path === request.path).map(({ offset }) => offset > 0)).toEqual([
+      false,
+      true,
+    ]);
+    expect(cloud.slept).toBeLessThan(1_000);
+  });
+
+  it("ends at once what cannot be asked for again", async () => {
+    const { home, cloud, transport } = await setUp();
+    cloud.interfere = ({ method, nth }) =>
+      method === "POST" && nth === 1 ? (chunks) => held(chunks, 4).response : undefined;
+    const response = await transport.fetch(short(), NEVER);
+    const failed = problemOf(contentOf(response));
+    await home.rotate(9);
+    await contentOf(await transport.fetch(short(), NEVER));
+    expect((await failed).title).toBe("The connection broke");
+    expect(await response.whole).toBe(false);
+  });
+
+  it("breaks nothing off that was asked under its present keys, by however many who learn of them", async () => {
+    const { home, cloud, transport } = await setUp();
+    await contentOf(await transport.fetch(short(), NEVER));
+    await home.rotate(9);
+    const gates: (() => void)[] = [];
+    cloud.statement = async () => {
+      await new Promise<void>((resolve) => gates.push(resolve));
+      return await home.statement();
+    };
+    let first: ReturnType<typeof held> | undefined;
+    cloud.interfere = ({ method }) => {
+      if (method !== "POST" || gates.length < 2 || first !== undefined) return undefined;
+      return (chunks) => {
+        first = held(chunks, 4);
+        return first.response;
+      };
+    };
+    const one = transport.fetch(short(), NEVER).then((response) => text(contentOf(response)));
+    const other = transport.fetch(short(), NEVER).then((response) => text(contentOf(response)));
+    await until(() => gates.length === 2);
+    gates[0]?.();
+    await until(() => first !== undefined);
+    gates[1]?.();
+    expect(await Promise.race([one, other])).toBe(TEXT);
+    first?.letGo();
+    expect(await Promise.all([one, other])).toEqual([TEXT, TEXT]);
+  });
+
+  it("is not gone because the cloud says so: what it answers goes on", async () => {
+    const { cloud, transport } = await setUp();
+    let first: ReturnType<typeof held> | undefined;
+    cloud.interfere = ({ method, nth }) => {
+      if (method !== "POST") return undefined;
+      if (nth === 2) return inTheClear("x", 400, "https://iana.org/assignments/http-problem-types#ohttp-key");
+      return (chunks) => {
+        if (nth !== 1) return chunks;
+        first = held(chunks, 4);
+        return first.response;
+      };
+    };
+    const whole = transport.fetch(short(), NEVER).then((response) => text(contentOf(response)));
+    await until(() => first !== undefined);
+    await contentOf(await transport.fetch(short(), NEVER));
+    first?.letGo();
+    expect(await whole).toBe(TEXT);
+  });
+
+  it("does not go back to an older statement that comes late", async () => {
+    const { home, cloud, transport, memory } = await setUp();
+    const old = await home.statement();
+    await home.rotate(9);
+    let late: () => void = () => {};
+    let fetched = 0;
+    cloud.statement = async () => {
+      fetched += 1;
+      if (fetched > 1) return await home.statement();
+      await new Promise<void>((resolve) => {
+        late = resolve;
+      });
+      return old;
+    };
+    // It looks for what was accepted before the newer one is.
+    memory.highest = async () => 0;
+    const one = transport.fetch(short(), NEVER).then((response) => text(contentOf(response)));
+    await until(() => fetched === 1);
+    expect(await text(contentOf(await transport.fetch(short(), NEVER)))).toBe(TEXT);
+    late();
+    expect(await one).toBe(TEXT);
+    expect(fetched).toBe(2);
+  });
+});
+
 describe("a cloud that changes what passes", () => {
   const attacks: Record<string, (chunks: Bytes[]) => Bytes[]> = {
     "flips a bit": (chunks) => chunks.map((chunk, index) => (index === 3 ? flipped(chunk) : chunk)),
@@ -345,6 +450,30 @@ describe("leaving", () => {
     await expect(transport.fetch(chat(), AbortSignal.abort("gone"))).rejects.toBe("gone");
   });
 });
+
+/** An answer that says nothing more after some chunks, until it is let go on. */
+function held(chunks: readonly Bytes[], after: number) {
+  let letGo: () => void = () => {};
+  const go = new Promise<void>((resolve) => {
+    letGo = resolve;
+  });
+  let at = 0;
+  const body = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      if (at === after) await go;
+      const chunk = chunks[at];
+      at += 1;
+      if (chunk === undefined) controller.close();
+      else controller.enqueue(chunk);
+    },
+  });
+  const response = new Response(body, { headers: { "content-type": "message/ohttp-chunked-res" } });
+  return { response, letGo };
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 1));
+}
 
 function flipped(chunk: Bytes): Bytes {
   const copy = chunk.slice();

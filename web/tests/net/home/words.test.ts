@@ -1,7 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { explainProblem } from "@/features/status/explain-problem";
 import { browserName, deviceName } from "@/net/home/browser-name";
-import { decodeDevices, decodeOffer } from "@/net/home/devices";
 import { problemFrom } from "@/net/problem";
 
 describe("browserName", () => {
@@ -60,20 +59,4 @@ describe("explainProblem", () => {
       expect(explainProblem(document(type))).toMatchObject({ title: "Theirs", detail: "Theirs." });
     },
   );
-});
-
-describe("what a home says of devices", () => {
-  it("is read with a check", () => {
-    const device = { id: "x", name: "Phone", paired: true, approved_by: "link", added: 1, last_seen: null };
-    expect(decodeDevices({ devices: [device], own: "x" })).toEqual({
-      devices: [{ id: "x", name: "Phone", paired: true, approvedBy: "link", added: 1_000, lastSeen: null }],
-      own: "x",
-    });
-    expect(() => decodeDevices({ devices: [{ id: 1 }] })).toThrow("expected a string");
-    expect(decodeOffer({ link_fragment: "c2l1.a.b.c", expires: 600 })).toEqual({
-      fragment: "c2l1.a.b.c",
-      lifeS: 600,
-    });
-    expect(() => decodeOffer({})).toThrow("expected a string");
-  });
 });

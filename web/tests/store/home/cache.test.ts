@@ -33,6 +33,23 @@ describe("what is kept", () => {
     expect(await cache.talk("c104")).not.toBeNull();
   });
 
+  it("is removed once it is not there any more, or has ended", async () => {
+    const shelf = new MemoryShelf();
+    const [cache, other] = [new HomeCache(shelf, ["u", "d"]), new HomeCache(shelf, ["u", "other"])];
+    for (const id of ["stays", "gone"]) {
+      await cache.saveTalk(id, { messages: [], runs: new Map() });
+      await cache.saveLive(`run ${id}`, []);
+    }
+    await other.saveTalk("gone", { messages: [], runs: new Map() });
+    await cache.saveList(list);
+    await cache.tidy(new Set(["stays"]), new Set(["run stays"]));
+    expect([await cache.talk("gone"), await cache.live("run gone")]).toEqual([null, null]);
+    expect(await cache.talk("stays")).not.toBeNull();
+    expect(await cache.live("run stays")).not.toBeNull();
+    expect(await other.talk("gone")).not.toBeNull();
+    expect(await cache.list()).not.toBeNull();
+  });
+
   it("is not missed where the browser keeps nothing", async () => {
     const broken = {
       get: () => Promise.reject(new Error("no")),
@@ -41,6 +58,7 @@ describe("what is kept", () => {
     };
     const cache = new HomeCache(broken, ["u", "d"]);
     await cache.saveList(list);
+    await cache.tidy(new Set(), new Set());
     expect(await cache.list()).toBeNull();
   });
 

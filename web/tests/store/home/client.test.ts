@@ -6,6 +6,7 @@ import { HomeClient } from "@/store/home/client";
 import type { Edit } from "@/store/home/edits";
 import type { HomeView } from "@/store/home/model";
 import { isActive, pathTo, runOf } from "@/store/home/tree";
+import type { UnsentShelf } from "@/store/home/unsent";
 import { MemoryShelf, seeded, testWorld, until } from "../../support/chat-world";
 import { ModelHome } from "../../support/model-home";
 
@@ -18,15 +19,30 @@ afterEach(() => {
 
 type Fault = (request: HomeRequest) => "none" | "before" | "after";
 
-function clientOf(home: ModelHome, shelf = new MemoryShelf(), fault?: Fault, pace?: () => Promise<void>) {
+class MemoryUnsent implements UnsentShelf {
+  edits: readonly Edit[] = [];
+  load = () => this.edits;
+  save = (edits: readonly Edit[]) => {
+    this.edits = structuredClone(edits);
+  };
+}
+
+function clientOf(
+  home: ModelHome,
+  shelf = new MemoryShelf(),
+  fault?: Fault,
+  pace?: () => Promise<void>,
+  unsent = new MemoryUnsent(),
+) {
   let view: HomeView | null = null;
   const cache = new HomeCache(shelf, ["u", "d"]);
-  const client = new HomeClient("b1", home.transport(fault, pace), cache, testWorld(), (seen) => {
+  const onView = (seen: HomeView) => {
     view = seen;
-  });
+  };
+  const client = new HomeClient("b1", home.transport(fault, pace), cache, testWorld(), onView, unsent);
   open.push(client);
   void client.start();
-  return { client, shelf, view: () => view ?? client.view };
+  return { client, shelf, unsent, view: () => view ?? client.view };
 }
 
 type Side = ReturnType<typeof clientOf>;
@@ -112,6 +128,95 @@ describe("a home's client", () => {
       expect(home.runs.size).toBe(1);
     },
   );
+
+  it("reads an answer that had ended before the home's word of its beginning came", async () => {
+    const home = new ModelHome();
+    let began = 0;
+    let run = "";
+    let mayRead = true;
+    const side = clientOf(home, undefined, ({ method, path }) => {
+      if (method === "GET")
+        return mayRead || !/^\/c2l\/(conversations\/|runs)/.test(path) ? "none" : "before";
+      if (!path.endsWith("/runs")) return "none";
+      began += 1;
+      if (began === 1) return "after";
+      // Asked for once more, it has ended; nobody here has seen a word of it.
+      home.say(run, "Said and done");
+      home.finish(run);
+      setTimeout(() => {
+        mayRead = true;
+      }, 20);
+      return "none";
+    });
+    await until("live", () => side.view().contact === "live" && side.view().shown.listed);
+    mayRead = false;
+    const begun = begin(side);
+    run = begun.run;
+    await until("settled", () => began === 2 && settled(side) && side.view().shown.running.size === 0);
+    expect(home.runs.size).toBe(1);
+    await until("read", () => shown(side, begun.conversation)[1] === "assistant: Said and done");
+    expect(side.view().shown.talks.get(begun.conversation)?.runs.get(run)?.state).toBe("done");
+    expect(side.client.live(run)).toBeNull();
+  });
+
+  it("sends what was not sent before a reload, once, whether or not the home had it", async () => {
+    for (const lost of ["before", "after"] as const) {
+      const home = new ModelHome();
+      const cut: Fault = ({ method }) => (method === "POST" ? lost : "none");
+      const first = clientOf(home, undefined, cut);
+      const { conversation, message, run } = begin(first);
+      await until("kept", () => first.unsent.edits.length === 3);
+      await until("tried", () => lost === "before" || home.conversations.size === 1);
+      first.client.close();
+      const second = clientOf(home, first.shelf, undefined, undefined, first.unsent);
+      second.client.open(conversation);
+      await until("shown", () => shown(second, conversation)[0] === "user: Hello");
+      await until("started", () => home.active().length === 1);
+      home.finish(run);
+      await until("settled", () => settled(second) && second.view().shown.running.size === 0);
+      expect(home.messagesOf(conversation).map(({ id }) => id)[0]).toBe(message);
+      expect(home.messagesOf(conversation)).toHaveLength(2);
+      expect([home.conversations.size, home.runs.size]).toEqual([1, 1]);
+      await until("kept no more", () => second.unsent.edits.length === 0);
+    }
+  });
+
+  it("keeps the messages of the conversations in memory that were opened last, and reads the others again", async () => {
+    const home = new ModelHome();
+    const side = clientOf(home);
+    const made: string[] = [];
+    for (let count = 0; count < 30; count += 1) {
+      const { conversation, run } = begin(side);
+      made.push(conversation);
+      await until("started", () => home.runs.has(run));
+      home.say(run, `answer ${count}`);
+      home.finish(run);
+      await until("ended", () => settled(side) && side.view().shown.running.size === 0);
+    }
+    expect(side.view().shown.heads.size).toBe(30);
+    expect(side.view().shown.talks.size).toBeLessThanOrEqual(21);
+    const [oldest] = made as [string];
+    expect(side.view().shown.talks.has(oldest)).toBe(false);
+    side.client.open(oldest);
+    await until("read again", () => shown(side, oldest)[1] === "assistant: answer 0");
+  });
+
+  it("says so when a conversation cannot be read though the home is there", async () => {
+    const home = new ModelHome();
+    const one = clientOf(home);
+    const { conversation, run } = begin(one);
+    await until("started", () => home.active().length === 1);
+    home.finish(run);
+    let spoilt = true;
+    const other = clientOf(home, undefined, ({ method, path }) =>
+      spoilt && method === "GET" && path === `/c2l/conversations/${conversation}` ? "before" : "none",
+    );
+    await until("listed", () => other.view().shown.heads.has(conversation));
+    other.client.open(conversation);
+    await until("told", () => other.view().stuck !== null && other.view().contact === "live");
+    spoilt = false;
+    await until("read", () => shown(other, conversation).length === 2 && other.view().stuck === null);
+  });
 
   it("lets another client see it all", async () => {
     const home = new ModelHome();
