@@ -14,6 +14,7 @@ from tests.browser.chat_home import Answer as Answer
 from tests.browser.chat_home import ChatHome, EngineScript
 from tests.browser.home_accounts import Accounts, Reply
 from tests.browser.home_accounts import problem as problem
+from tests.browser.sealed_home import SealedHome
 
 from cloudtolocalllm.bridge.home_api.messages import Reply as HomeReply
 
@@ -86,6 +87,11 @@ class Home:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.events_up = True
         self.accounts = Accounts()
+        self.sealed = SealedHome("b1")
+        """The home of somebody who comes by the server, as far as the settings ask it."""
+        self.second = SealedHome("b2")
+        """Another one of that person."""
+        self.sealed.documents["GET", "/c2l/keys"] = lambda: {"keys": self.accounts.keys}
         self.session_may_be_told = threading.Event()
         """Cleared, it holds back who is signed in."""
         self.session_may_be_told.set()
@@ -169,7 +175,9 @@ class Handler(BaseHTTPRequestHandler):
             self._events()
         elif self._is_chat(path):
             self._chat(path, b"")
-        elif path.startswith(("/api/", "/c2l/")):
+        elif self._is_sealed(path):
+            self._sealed(path, b"")
+        elif path.startswith(("/api/", "/c2l/", "/e2e/")):
             self._account(path, None)
         else:
             self._file(path)
@@ -179,6 +187,9 @@ class Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers.get("content-length", 0)))
         if self._is_chat(path):
             self._chat(path, content)
+            return
+        if self._is_sealed(path):
+            self._sealed(path, content)
             return
         body = json.loads(content or b"null")
         if self.headers.get("c2l-request") is None:
@@ -213,8 +224,17 @@ class Handler(BaseHTTPRequestHandler):
             self._account(path, None)
 
     def _is_chat(self, path: str) -> bool:
-        # The list of API keys is asked for on another way.
-        return self.home.chat is not None and path.startswith("/c2l/") and not path.startswith("/c2l/keys")
+        return self.home.chat is not None and path.startswith("/c2l/")
+
+    def _is_sealed(self, path: str) -> bool:
+        return path in (self.home.sealed.path, self.home.second.path)
+
+    def _sealed(self, path: str, content: bytes) -> None:
+        home = self.home.second if path == self.home.second.path else self.home.sealed
+        kind = self.headers.get("content-type", "")
+        code, kind, content = home.answer(self.command, kind, content)
+        self._head(code, kind, ("content-length", str(len(content))))
+        self.wfile.write(content)
 
     def _chat(self, path: str, content: bytes) -> None:
         chat = self.home.chat

@@ -250,7 +250,7 @@ def test_a_key_made_in_the_page_is_limited_and_dies_at_once(
     assert said.choices[0].message.content
     with pytest.raises(openai.PermissionDeniedError):
         client.chat.completions.create(model="other:latest", messages=[{"role": "user", "content": "x"}])
-    for path in ("/ollama/api/tags", "/c2l/keys", "/anthropic/v1/messages", "/e2e/any"):
+    for path in ("/ollama/api/tags", "/c2l/conversations", "/anthropic/v1/messages", "/e2e/any"):
         assert httpx.get(deployment.url + path, headers={"x-api-key": key}, timeout=20).status_code == 403, path
     for name in deployment.names:
         with deployment.replica(name) as replica:
@@ -347,7 +347,7 @@ def test_bob_sees_nothing_of_alice(deployment: Deployment, people: People, alice
             assert bob.post("/api/auth/keys", json={"name": "x", "bridge": theirs}).status_code >= 400
     with deployment.browser() as bob:
         bob.cookies.update(cookies)
-        for path in ("/v1/models", "/ollama/api/tags", "/c2l/keys"):
+        for path in ("/v1/models", "/ollama/api/tags", "/c2l/conversations"):
             answer = bob.get(path)
             assert answer.json()["type"] == "urn:c2l:problem:no-bridge-paired", path
     assert bridges(alice.client)[alice.home]["connected"]

@@ -143,7 +143,7 @@ def test_a_key_is_made_listed_at_home_and_revoked(signed_in: Page, stack: Stack)
     wait_for(lambda: status("/v1/models") == 401, within=10, what="the key to be refused")
     page.evaluate("localStorage.clear()")
     page.reload()
-    expect(page.get_by_text("Asking your machine for the list…")).to_have_count(0)
+    expect(page.get_by_text("Asking your machines for the list…")).to_have_count(0)
     expect(item).to_have_count(0)
 
 

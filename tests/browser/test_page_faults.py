@@ -140,7 +140,7 @@ def test_a_part_of_the_cloud_is_killed(
 
 def test_the_bridge_is_killed(page: Page, stack: Stack, quick: EngineProcess, expected: str) -> None:
     answer = watched(page, stack, quick, expected)
-    answer.ask(words=100)
+    answer.ask(words=50)
     killed: psutil.Process = stack.processes()["bridge"]
     killed.kill()
     had = len(answer.seen[-1][1].split())

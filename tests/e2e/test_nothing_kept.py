@@ -33,6 +33,8 @@ from tests.support.marks import found_in
 from tests.support.stack import wait_for
 
 from cloudtolocalllm.auth.dpop import ProofKey
+from cloudtolocalllm.bridge.keys import KeyList, key_list_path
+from cloudtolocalllm.runtime.clock import SystemClock
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -203,7 +205,7 @@ def by_key(used: Used, alice: httpx.Client) -> None:
             pytest.fail("expected the key's limits to be reached")
     fields = {"x-api-key": key}
     assert httpx.get(f"{used.deployment.url}/ollama/api/tags", headers=fields, timeout=20).status_code == 403
-    assert alice.get("/c2l/keys").status_code == 200
+    assert alice.get("/v1/models").status_code == 200
 
 
 def make_key(client: httpx.Client, **limits: object) -> str:
@@ -234,16 +236,25 @@ def pair_in_every_way(used: Used, alice: httpx.Client) -> None:
     assert alice.post("/api/bridge/pairing/device", json=ask).status_code == 200
 
 
+def known_at_home(deployment: Deployment) -> list[str]:
+    """Return the ids of the API keys that a home of Alice's lists."""
+    listed = []
+    for credential in deployment.homes.glob("*/*.json"):
+        keys = KeyList(key_list_path(credential), SystemClock())
+        listed += list(keys)
+        keys.close()
+    assert KEY_NAME in {key.name for key in listed}, "expected home to know it"
+    return sorted({key.id for key in listed})
+
+
 def revoke(used: Used, alice: httpx.Client) -> None:
     """Rename and revoke machines and keys."""
     known = bridges(alice)
     assert alice.patch(f"/api/bridge/{known['attic']['id']}", json={"name": "loft"}).status_code == 200
     for name in ("attic", "study"):
         assert alice.delete(f"/api/bridge/{known[name]['id']}").status_code == 204
-    listed = alice.get("/c2l/keys").json()["keys"]
-    assert KEY_NAME in {key["name"] for key in listed}, "expected home to know it"
-    for key in listed:
-        assert alice.delete(f"/api/auth/keys/{key['id']}").status_code == 204
+    for key in known_at_home(used.deployment):
+        assert alice.delete(f"/api/auth/keys/{key}").status_code == 204
     fields = {"x-api-key": used.marks["limited key"]}
     wait_for(
         lambda: httpx.get(f"{used.deployment.url}/v1/models", headers=fields, timeout=20).status_code == 401,

@@ -1,17 +1,23 @@
 """The store's thread: bounded, in turn, with deadlines; what fails leaves nothing behind."""
 
 import asyncio
+import sqlite3
 import threading
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from tests.support.bridge_parts import home
 from tests.support.fake_clock import FakeClock
+from tests.support.gateway_parts import store_of
 from tests.support.home_store import DirectStore
-from tests.support.link_parts import until
+from tests.support.link_parts import turns, until
+from tests.support.scripted_engine import scripted_engine
 
-from cloudtolocalllm.bridge.store import conversations, messages, worker
+from cloudtolocalllm.bridge.store import conversations, database, messages, worker
 from cloudtolocalllm.bridge.store.errors import NotHereError, StoreBusyError, StoreError
+from cloudtolocalllm.bridge.store.lock import is_held
 from cloudtolocalllm.bridge.store.messages import NewMessage
 from cloudtolocalllm.bridge.store.store import HomeStore
 from cloudtolocalllm.bridge.store.tx import Tx
@@ -98,6 +104,41 @@ async def test_closing_finishes_what_waits_and_takes_no_more(tmp_path: Path) -> 
     direct = DirectStore(tmp_path / "b.home.db")
     assert len(direct(conversations.page).conversations) == 20
     direct.close()
+
+
+async def test_an_opening_that_is_cancelled_leaves_no_thread(tmp_path: Path) -> None:
+    begun, free = threading.Event(), threading.Event()
+
+    def connect() -> sqlite3.Connection:
+        begun.set()
+        free.wait(10)
+        return database.connect(tmp_path / "a.home.db")
+
+    opening = worker.Worker(connect, time.time)
+    starting = asyncio.ensure_future(opening.start())
+    await until(begun.is_set)
+    starting.cancel()
+    await asyncio.sleep(0)
+    free.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert opening._thread is not None
+    assert not opening._thread.is_alive()
+
+
+@pytest.mark.parametrize("turn", [1, 2, 4, 8])
+async def test_a_bridge_whose_end_is_cancelled_lets_go_of_everything(tmp_path: Path, turn: int) -> None:
+    async with scripted_engine() as engine, home(tmp_path, engine.url) as at:
+        store = store_of(at)
+        closing = asyncio.ensure_future(at.bridge.close())
+        await turns(turn)
+        closing.cancel()
+        await asyncio.wait((closing,))
+        assert not is_held(store.path)
+        thread = store._worker._thread
+        assert thread is not None
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_deleted_text_is_not_left_in_the_file(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from cloudtolocalllm.auth.dpop import ProofKey
 from cloudtolocalllm.bridge.identity import BridgeIdentity
 from cloudtolocalllm.bridge.service import Bridge
 from cloudtolocalllm.bridge.settings import BridgeSettings, Plain
+from cloudtolocalllm.contracts.control import KeyAdded, KeyRevoked
 from cloudtolocalllm.sealed.bhttp import RequestHead
 from cloudtolocalllm.sealed.ohttp import REQUEST_TYPE
 
@@ -69,6 +70,22 @@ async def test_the_home_api_is_reached_sealed_and_only_so(tmp_path: Path) -> Non
         assert await client.refused("GET", "/c2l/nothing") == (404, "not-found")
         assert await client.refused("GET", "/c2l/conversations?limit=5&limit=6") == (400, "bad-request")
         assert (await at.answer("GET", "/c2l/conversations", None, SESSION)).problem == "route-refused"
+
+
+async def test_the_api_keys_are_listed_sealed_and_only_so(tmp_path: Path) -> None:
+    async with scripted_engine() as engine, paired(tmp_path, engine) as (at, client):
+        now = int(time.time())
+        at.bridge.keys.take(KeyAdded("aaaaaaaaaaaa", "Laptop", now, now + 900, '{"mdl":["tiny"],"brg":"br_1"}'))
+        at.bridge.keys.take(KeyRevoked("bbbbbbbbbbbb"))  # of which nothing else is known
+        await at.answer("GET", "/v1/models", None, *limited("c"))
+        listed = (await client.ask("GET", "/c2l/keys"))["keys"]
+        told = {key["name"]: (key["models"], key["bridge"], key["revoked"], key["last_used"]) for key in listed}
+        assert told.pop("Laptop") == (["tiny"], "br_1", False, None)
+        [(name, met)] = told.items()
+        assert name.startswith("key-")
+        assert met[:3] == ([], None, False)
+        assert met[3] >= now
+        assert (await at.answer("GET", "/c2l/keys", None, SESSION)).problem == "route-refused"
 
 
 async def test_events_come_as_lines_and_end_when_the_reader_leaves(tmp_path: Path) -> None:

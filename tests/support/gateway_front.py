@@ -1,5 +1,6 @@
 """A server in front of a real bridge, for `connect`: HTTP in, the bridge's tunnel out. The bridge may go and come."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ class GatewayFront:
         self._running = AsyncExitStack()
         self.home: Home | None = None
         self.port = 0
+        self.machines: list[Any] = []
+        """What the server says are the account's."""
 
     async def start(self) -> None:
         """Start the bridge; what it keeps is in its folder."""
@@ -64,6 +67,9 @@ class _Passing:
         request = self._request
         if request.path == "/healthz":
             self._responder.respond(200, (), b"ok")
+        elif request.path == "/api/streaming/status":
+            content = json.dumps({"state": "ready", "bridges": self._front.machines, "proxy": None}).encode()
+            self._responder.respond(200, ((b"content-type", b"application/json"),), content)
         elif self._front.home is None:
             content = problem_content(Problem.BRIDGE_OFFLINE, "It is away.")
             self._responder.respond(503, ((b"content-type", CONTENT_TYPE.encode()),), content)
@@ -111,5 +117,7 @@ async def gateway_front(folder: Path, engine: str, **settings: Any) -> AsyncIter
         await front.start()
         yield front
     finally:
-        await server.close(0.1)
-        await front.stop()
+        try:
+            await server.close(0.1)
+        finally:
+            await front.stop()

@@ -445,5 +445,7 @@ async def small_home(engine: Engine, bridge_id: str = "home", port: int = 0) -> 
     try:
         yield home
     finally:
-        await home.tasks.close()
-        await server.close(0.1)
+        try:
+            await home.tasks.close()
+        finally:
+            await server.close(0.1)

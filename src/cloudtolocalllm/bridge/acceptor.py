@@ -4,7 +4,6 @@ A request in the clear comes as it is (`__call__`); one that was sealed comes fr
 be a device's (`serve`), and is treated alike.
 """
 
-import json
 import logging
 import secrets
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from cloudtolocalllm.bridge.ends import Inbound
 from cloudtolocalllm.bridge.exchange import Desk, Exchange
 from cloudtolocalllm.bridge.fields import FieldsRefusedError, framing
 from cloudtolocalllm.bridge.follower import StreamFollower, Watching
-from cloudtolocalllm.bridge.guard import EXCHANGE_ID, JournalRoute, KeysRoute, Route, RouteRefusedError, admit
+from cloudtolocalllm.bridge.guard import EXCHANGE_ID, JournalRoute, Route, RouteRefusedError, admit
 from cloudtolocalllm.bridge.journal import ExchangeRunsError, Record
 from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.bridge.refusal import RefusalError, problem_response
@@ -98,9 +97,7 @@ class BridgeAcceptor:
             raise RefusalError(Problem.PLAIN_OFF, PLAIN_OFF)
         return self._take(route, Asked(head, stream, caller, exchange_id))
 
-    def _take(self, route: Route | JournalRoute | KeysRoute, asked: Asked) -> StreamHandler:
-        if isinstance(route, KeysRoute):
-            return self._list_keys(asked)
+    def _take(self, route: Route | JournalRoute, asked: Asked) -> StreamHandler:
         if isinstance(route, JournalRoute):
             return self._journal(route, asked)
         if route.merged and (asked.caller.scope.models or len(self._desk.catalog.serving(route.family)) > 1):
@@ -149,15 +146,6 @@ class BridgeAcceptor:
         return record
 
     # --- the bridge's own answers ---------------------------------------------------------------------------------
-
-    def _list_keys(self, asked: Asked) -> StreamHandler:
-        if not asked.caller.may_list_keys():
-            raise RefusalError(Problem.FORBIDDEN, "Only a signed-in person may list the API keys.")
-        now = self._desk.clock.wall()
-        self._desk.keys.refresh()
-        # Of a key that was never met there is nothing to tell but that it is revoked.
-        listed = [key.to_json(now) for key in self._desk.keys if key.created]
-        return self._answer(200, *_json(json.dumps({"keys": listed}).encode()), asked)
 
     def _journal(self, route: JournalRoute, asked: Asked) -> StreamHandler:
         journal, now, device = self._desk.journal, self._desk.clock.monotonic(), asked.caller.device

@@ -38,10 +38,6 @@ class Caller:
     """Id of the device that proved to have sealed the request, or AT_HOME; "" for one that came in the clear through
     the cloud."""
 
-    def may_list_keys(self) -> bool:
-        """Tell whether the list of keys is for this caller: a lost key must not show which others there are."""
-        return self.session
-
     def may_see(self, owner: str) -> bool:
         """Tell whether an exchange that was begun with this key ("" for none) is this caller's: a key has its own."""
         return not self.key or self.key == owner

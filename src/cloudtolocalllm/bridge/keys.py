@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cloudtolocalllm.auth.scopes import NO_SCOPE, KeyScope
 from cloudtolocalllm.bridge.identity import PairingError
@@ -74,24 +73,6 @@ class ListedKey:
     tokens: int = 0
     noted: float = 0.0
     """When `last_used` was last written to the file."""
-
-    def to_json(self, now: float) -> dict[str, Any]:
-        """Return its entry in the answer of GET /c2l/keys."""
-        scope = self.scope
-        return {
-            "id": self.id,
-            "name": self.name or self.id,
-            "created": self.created,
-            "expires": self.expires,
-            "last_used": self.last_used,
-            "revoked": self.revoked is not None,
-            "routes": list(scope.routes) or None,
-            "models": list(scope.models) or None,
-            "requests_per_minute": scope.requests_per_minute,
-            "tokens_per_day": scope.tokens_per_day,
-            "tokens_today": self.tokens_on(now),
-            "bridge": scope.bridge,
-        }
 
     def tokens_on(self, now: float) -> int:
         """Return how many tokens were counted on the day of `now`."""

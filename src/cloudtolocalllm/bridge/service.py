@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 from cloudtolocalllm import __version__
 from cloudtolocalllm.bridge.acceptor import BridgeAcceptor
@@ -151,21 +152,25 @@ class Bridge:
         await self.uplink.run()
 
     async def close(self) -> None:
-        """Drain and end everything."""
+        """Drain and end everything; what comes after a step that fails, or is cancelled, is ended all the same."""
         page, self.page = self.page, None
-        if page is not None:
-            await page.close()
-        if self.gateway is not None:
-            self.gateway.end_events()
-        await self.tunnels.close(self._settings.drain_grace)
-        await self._health.close()
-        await self._close_home()
-        await self._tasks.close()
-        self._desk.abort()
+        async with AsyncExitStack() as steps:  # the last one first
+            steps.callback(self._lock.release)
+            steps.callback(self.keys.close)
+            steps.push_async_callback(self._close_engines)
+            steps.callback(self._desk.abort)
+            steps.push_async_callback(self._tasks.close)
+            steps.push_async_callback(self._close_home)
+            steps.push_async_callback(self._health.close)
+            steps.push_async_callback(self.tunnels.close, self._settings.drain_grace)
+            if self.gateway is not None:
+                steps.callback(self.gateway.end_events)
+            if page is not None:
+                steps.push_async_callback(page.close)
+
+    async def _close_engines(self) -> None:
         for engine in self.catalog.engines:
             await engine.close()
-        self.keys.close()
-        self._lock.release()
 
     async def _open_home(self) -> None:
         clock = self._clock
@@ -207,13 +212,14 @@ class Bridge:
     async def _close_home(self) -> None:
         home, self.home, self.home_api = self.home, None, None
         gateway, self.gateway, self.acceptor.gateway = self.gateway, None, None
-        if gateway is not None:
-            await gateway.close()
-        if home is not None:
-            home.models.close()
-            await home.runs.close()
-            self.keys.post = None
-            await home.store.close()
+        async with AsyncExitStack() as steps:
+            if home is not None:
+                steps.push_async_callback(home.store.close)
+                steps.callback(setattr, self.keys, "post", None)
+                steps.push_async_callback(home.runs.close)
+                steps.callback(home.models.close)
+            if gateway is not None:
+                steps.push_async_callback(gateway.close)
 
     def _add(self, address: EngineAddress, kind: EngineKind | None) -> None:
         taken = {engine.id for engine in self.catalog.engines}

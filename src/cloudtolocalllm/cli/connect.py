@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cloudtolocalllm.cli.connect_words import NO_TERMINAL, by_words
 from cloudtolocalllm.connect.address import ServerAddress, read_invitation
 from cloudtolocalllm.connect.check import check
 from cloudtolocalllm.connect.errors import HomeError
 from cloudtolocalllm.connect.homes import Homes, find, key_name, renamed
+from cloudtolocalllm.connect.machines import checked_bridge_id
 from cloudtolocalllm.connect.outer import ServerLink
 from cloudtolocalllm.connect.pairing import NewHome, clean_name, pair
 from cloudtolocalllm.connect.paths import STATUS_PATH
@@ -29,6 +31,7 @@ from cloudtolocalllm.connect.service import (
 from cloudtolocalllm.connect.settings import ConnectSettings
 from cloudtolocalllm.connect.vault import Vault, open_vault
 from cloudtolocalllm.connect.watch import Watch
+from cloudtolocalllm.connect.words import LONGEST_WAIT, pin
 from cloudtolocalllm.runtime import lifecycle, logs
 from cloudtolocalllm.runtime.clock import SystemClock
 from cloudtolocalllm.runtime.http1 import HttpError, Pool, fetch
@@ -66,7 +69,10 @@ def run_connect(options: argparse.Namespace) -> int:
 def connect_add(options: argparse.Namespace) -> int:
     """Pair this computer with a home."""
     try:
-        _add(options, options.link)
+        if options.link is None and (options.server or options.bridge):
+            _add_by_words(options)
+        else:
+            _add(options, options.link or "-")
     except NoHomeError as error:
         return _fail(error, NOT_PAIRED)
     except (HomeError, StorageError, ValueError) as error:
@@ -142,9 +148,50 @@ def connect_status(options: argparse.Namespace) -> int:
 
 
 def _add(options: argparse.Namespace, text: str) -> None:
+    if getattr(options, "bridge", None):
+        raise ValueError("expected --bridge without a link: a link names its machine")
+    server, invitation = read_invitation(_link_text(text), options.server or "")
+    vault, key, keep, new = _ready(options, server)
+    homes = Homes(homes_folder(options.data_dir.absolute()))
+
+    async def run() -> str:
+        tasks, clock = TaskSet(), SystemClock()
+        link = ServerLink(server, key, Watch(tasks, clock), clock)
+        try:
+            home = await pair(link, invitation, new, homes, vault, clock)
+        finally:
+            await link.close()
+            await tasks.close()
+        return home.name
+
+    with _kept(vault, key_name(server.url), key if keep else ""):
+        name = asyncio.run(run())
+    _tell_paired(name, vault)
+
+
+def _add_by_words(options: argparse.Namespace) -> None:
+    """Pair without a link. Nothing is kept before it has come to a good end, the API key neither."""
+    if not options.server:
+        raise ValueError("expected --server URL with --bridge")
+    wait = options.wait * 60
+    if not 0 < wait <= LONGEST_WAIT:
+        raise ValueError(f"expected --wait of more than 0 and at most {LONGEST_WAIT / 60:g} minutes")
+    server = ServerAddress.parse(options.server)
+    bridge = checked_bridge_id(options.bridge) if options.bridge else ""
+    if not sys.stdin.isatty():
+        raise NoHomeError(NO_TERMINAL)
+    vault, key, keep, new = _ready(options, server)
+    homes = Homes(homes_folder(options.data_dir.absolute()))
+    met = by_words(server, key, bridge, new, homes, wait)
+    with _kept(vault, key_name(server.url), key if keep else ""):
+        pin(met, homes, vault)
+    _tell_paired(met.home.name, vault)
+
+
+def _ready(options: argparse.Namespace, server: ServerAddress) -> tuple[Vault, str, bool, NewHome]:
+    """Return what pairing needs: where keys are kept, the API key, whether it is to be kept, and the names."""
     data_dir: Path = options.data_dir.absolute()
     environ = environment()
-    server, invitation = read_invitation(_link_text(text), options.server or "")
     vault, sentence = open_vault(keys_folder(data_dir), use_keyring=_keyring_wanted(options, environ))
     if sentence:
         sys.stderr.write(sentence + "\n")
@@ -156,19 +203,10 @@ def _add(options: argparse.Namespace, text: str) -> None:
         options.home_name or "",
         options.priority,
     )
+    return vault, key, keep, new
 
-    async def run() -> str:
-        tasks, clock = TaskSet(), SystemClock()
-        link = ServerLink(server, key, Watch(tasks, clock), clock)
-        try:
-            home = await pair(link, invitation, new, Homes(homes_folder(data_dir)), vault, clock)
-        finally:
-            await link.close()
-            await tasks.close()
-        return home.name
 
-    with _kept(vault, key_name(server.url), key if keep else ""):
-        name = asyncio.run(run())
+def _tell_paired(name: str, vault: Vault) -> None:
     sys.stderr.write(f"This computer is paired with {name}. Its key is kept in {vault.place}.\n")
 
 

@@ -32,8 +32,12 @@ def add_connect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     connect.set_defaults(run=_action("run_connect"))
     actions = connect.add_subparsers(metavar="ACTION")
     add = actions.add_parser("add", help="pair this computer with a home")
-    add.add_argument("link", nargs="?", default="-", metavar="LINK", help=_LINK_HELP)
-    add.add_argument("--server", metavar="URL", help="the server, where LINK does not say it")
+    add.add_argument("link", nargs="?", metavar="LINK", help=_LINK_HELP)
+    add.add_argument("--server", metavar="URL",
+                     help="the server, where LINK does not say it; without LINK, words are compared")  # fmt: skip
+    add.add_argument("--bridge", metavar="ID", help="without LINK: the machine, of several in the account")
+    add.add_argument("--wait", type=float, default=10.0, metavar="MINUTES",
+                     help="without LINK: how long both sides are waited for (%(default)g)")  # fmt: skip
     _add_common(add)
     _add_pairing(add)
     add.set_defaults(run=_action("connect_add"))

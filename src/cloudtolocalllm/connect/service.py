@@ -176,15 +176,20 @@ class Connect:
             await self._look()
 
     async def close(self) -> None:
-        """End: what runs for clients here is stopped at home."""
-        await self._server.close(0.1)
-        await self._tasks.close()
+        """End, and stop at home what runs for clients here; what comes after a cancelled step is ended, too."""
+        async with contextlib.AsyncExitStack() as steps:  # the last one first
+            for link in self._links.values():
+                steps.push_async_callback(link.close)
+            steps.push_async_callback(self._lists.close)
+            steps.push_async_callback(self._stopping.close)
+            steps.push_async_callback(self._stopped)
+            steps.push_async_callback(self._tasks.close)
+            steps.push_async_callback(self._server.close, 0.1)
+
+    async def _stopped(self) -> None:
+        """Give the stops under way some time."""
         with contextlib.suppress(TimeoutError):
             await self.stops.wait(STOP_GRACE)
-        await self._stopping.close()
-        await self._lists.close()
-        for link in self._links.values():
-            await link.close()
 
     def status(self) -> dict[str, Any]:
         """Tell how everything stands."""

@@ -114,7 +114,7 @@ def test_only_connected_bridges_serve_the_latest_first() -> None:
         (("/v1/models", "/ollama/"), "/ollama/api/chat", True),
         (("/v1/",), "/v1/../ollama/api/chat", False),
         (("/v1/",), "/v1/%2e%2e/ollama/api/chat", False),
-        (("/v1/",), "/c2l/keys", False),
+        (("/v1/",), "/c2l/conversations", False),
     ],
 )
 def test_a_key_reaches_the_routes_of_its_scope(routes: tuple[str, ...], path: str, allowed: bool) -> None:
@@ -146,7 +146,9 @@ def test_a_key_of_one_bridge_reaches_no_other() -> None:
 
 
 def test_a_session_has_no_scope() -> None:
-    assert decide(replace(ASK, path="/c2l/keys"), Facts(SESSION, bridges=(UP,))) == Allow(CLIENT, SESSION, (UP,))
+    assert decide(replace(ASK, path="/c2l/conversations"), Facts(SESSION, bridges=(UP,))) == Allow(
+        CLIENT, SESSION, (UP,)
+    )
 
 
 def test_an_assertion_names_a_bounded_number_of_bridges() -> None:

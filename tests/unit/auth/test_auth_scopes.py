@@ -39,7 +39,7 @@ from cloudtolocalllm.auth.scopes import (
         (("/v1/",), "", False),
         (("/v1/",), "*", False),
         (("/v1/",), "/c2l/exchanges/exchange-0123456789", True),
-        (("/v1/",), "/c2l/keys", False),
+        (("/v1/",), "/c2l/conversations", False),
         (("/v1/",), "/c2l/exchanges", False),
         (("/v1/",), "/c2l/exchanges/../keys", False),
         (("/v1/",), "/c2l/exchanges/%2e%2e/keys", False),

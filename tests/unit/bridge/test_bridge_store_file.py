@@ -36,7 +36,7 @@ from cloudtolocalllm.bridge.store.errors import (
 from cloudtolocalllm.bridge.store.messages import NewMessage
 from cloudtolocalllm.bridge.store.runs import NewRun, Piece, TextKind
 from cloudtolocalllm.bridge.store.worker import _reason
-from cloudtolocalllm.sealed.device import public_point
+from cloudtolocalllm.sealed.device import device_id, public_point
 
 
 @pytest.fixture(params=KINDS)
@@ -330,6 +330,37 @@ def test_a_restore_brings_the_rest_back_but_nothing_that_was_taken_away(path: Pa
     assert store.do(lambda tx: tx.one("SELECT revoked FROM keys")) == (3.0,)
     with pytest.raises(TooOldError):
         store(changes.since, newest, epoch)
+    store.close()
+
+
+def test_a_restore_brings_no_device_back_that_a_new_identity_forgot(path: Path) -> None:
+    phone, laptop, tablet = (public_point(ec.generate_private_key(ec.SECP256R1())) for _ in range(3))
+    store = DirectStore(path)
+    for point, name in ((phone, "phone"), (laptop, "laptop")):
+        store(devices.pair, point, name, approved_by="link")
+    store(devices.wait, tablet, "tablet")
+    first = backup.backup(path, path.with_name("first.db"))
+    assert store(devices.forget_all) == 3
+    store(devices.pair, laptop, "laptop", approved_by="link")  # again, with the key it has
+    second = backup.backup(path, path.with_name("second.db"))
+    store.close()
+    for _ in range(2):  # the mark is restored too
+        backup.restore(path, first)
+        store.reopen()
+        assert store(devices.points) == {device_id(laptop): laptop}
+        assert [device.name for device in store(devices.all_of)] == ["laptop"]
+        store.close()
+    store.reopen()
+    assert store(devices.pair, phone, "phone", approved_by="link").paired, "its key is good for a new pairing"
+    store.close()
+    backup.restore(path, second)  # of the identity of now: nothing of it is lost
+    store.reopen()
+    assert set(store(devices.points).values()) == {laptop}
+    store(devices.forget_all)
+    store.close()
+    backup.restore(path, second)
+    store.reopen()
+    assert store(devices.all_of) == []
     store.close()
 
 

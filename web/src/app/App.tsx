@@ -13,6 +13,7 @@ import { rememberedOf } from "@/store/keys";
 import { usePlace } from "@/store/location";
 import { openModels } from "@/store/models";
 import { goOnWithLink } from "@/store/pairing-link";
+import { openPriority } from "@/store/priority";
 import { type SignedIn, useSession } from "@/store/session";
 import { followWay } from "@/store/way";
 
@@ -30,6 +31,7 @@ function Inside({ session }: { readonly session: SignedIn }) {
   const { user } = session;
   useEffect(() => {
     openModels(userKey(user));
+    openPriority(userKey(user));
     rememberedOf(user);
     const leaveWay = followWay();
     const leaveHomes = followHomes(user, () => goOnWithLink(user));

@@ -6,6 +6,8 @@ const TYPE_PREFIX = "urn:c2l:problem:";
 const REGISTRY = "https://iana.org/assignments/http-problem-types#";
 /** A gateway does not hold the key that a request was sealed to (RFC 9458 §5.2), or the pairing that it named. */
 export const OHTTP_KEY = "ohttp-key";
+/** What was asked cannot be read. */
+export const BAD_REQUEST = "bad-request";
 
 export interface Problem {
   /** What follows `urn:c2l:problem:` in the type, or IANA's registry; `null` if the document is not one of these. */

@@ -4,6 +4,7 @@ import { forgetDrafts } from "@/store/drafts";
 import { forgetFormer } from "@/store/former-key";
 import { forgetKeys } from "@/store/keys";
 import { forgetModels } from "@/store/models";
+import { forgetPriority } from "@/store/priority";
 import { signOut } from "@/store/session";
 
 /** @throws ProblemError - the server did not end the session. */
@@ -13,6 +14,7 @@ export async function leave(): Promise<void> {
     forgetDrafts();
     forgetFormer();
     forgetModels();
+    forgetPriority();
     forgetKeys();
     await forgetChats();
   });

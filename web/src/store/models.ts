@@ -134,7 +134,8 @@ export function offersOf(
 }
 
 /**
- * What would answer now; `null` if nothing can. Pure.
+ * What would answer now; `null` if nothing can. A machine that was chosen for new conversations and is away leaves them to
+ * another that is online. Pure.
  *
  * @param within - the home that a conversation is at, which has to answer in it.
  * @param last - the model that answered there last.
@@ -152,7 +153,9 @@ export function choiceOf(
   const offer = named(chosen?.model) ?? named(last) ?? fitting[0];
   if (offer === undefined) return null;
   const { model, homes } = offer;
+  const [first] = homes;
   const wanted = homes.find(({ bridgeId }) => bridgeId === (within ?? chosen?.bridgeId));
-  const bridgeId = (wanted ?? homes[0])?.bridgeId;
+  const away = within === null && wanted?.online === false && first?.online === true;
+  const bridgeId = (away ? first : (wanted ?? first))?.bridgeId;
   return bridgeId === undefined ? null : { bridgeId, model };
 }

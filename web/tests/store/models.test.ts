@@ -49,6 +49,15 @@ describe("what would answer", () => {
     expect(choiceOf(both, { model: "small:3b", bridgeId: "laptop" }, null, null)?.bridgeId).toBe("laptop");
   });
 
+  it("is at another home for a new conversation while the chosen one is away", () => {
+    const chosen = { model: "small:3b", bridgeId: "tower" };
+    const away = offersOf(homes(false, true), LISTS);
+    expect(choiceOf(away, chosen, null, null)?.bridgeId).toBe("laptop");
+    // One that was begun stays, and so does one that no other could answer.
+    expect(choiceOf(away, chosen, "tower", null)?.bridgeId).toBe("tower");
+    expect(choiceOf(offersOf(homes(false, false), LISTS), chosen, null, null)?.bridgeId).toBe("tower");
+  });
+
   it("is of the home that the conversation is at", () => {
     expect(choiceOf(both, { model: "big:70b", bridgeId: null }, "laptop", "tiny:1b")).toEqual({
       bridgeId: "laptop",

@@ -78,6 +78,8 @@ class Key:
     requests_per_minute: int | None
     tokens_per_day: int | None
     tokens_today: int
+    bridge: str | None
+    """Id of the only bridge it opens; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ async def list_keys(home: Home, caller: Caller) -> Keys:
     """List the API keys."""
     home.keys.refresh()
     now = home.clock.wall()
+    # Of a key that was never met there is nothing to tell but that it is revoked.
     return Keys(tuple(_key(key, now) for key in home.keys if key.created))
 
 
@@ -140,6 +143,7 @@ def _key(key: ListedKey, now: float) -> Key:
     return Key(
         key.id, key.name or key.id, key.created, key.expires, key.last_used, key.revoked is not None,
         tuple(scope.routes), tuple(scope.models), scope.requests_per_minute, scope.tokens_per_day, key.tokens_on(now),
+        scope.bridge,
     )  # fmt: skip
 
 

@@ -43,8 +43,9 @@ def backup(path: Path, target: Path | None = None, *, place: str = "") -> Path:
 def restore(path: Path, source: Path, *, place: str = "", source_place: str = "") -> Path | None:
     """Put a back-up in the store's place: encrypted if the store there or the back-up is, with the store's key first.
 
-    What was taken away stays taken away: devices removed and keys revoked since the back-up was made, and the number
-    of the last key statement. The numbers of changes begin a new epoch, so every client reads everything again.
+    What was taken away stays taken away: devices removed, or forgotten for a new identity, and keys revoked since the
+    back-up was made, and the number of the last key statement. The numbers of changes begin a new epoch, so every
+    client reads everything again.
 
     Args:
         path: The store; nobody may use it now.
@@ -161,6 +162,10 @@ def _take_alone(path: Path, key: StoreKey | None) -> None:
 _CARRY = (
     "INSERT OR IGNORE INTO removed_devices SELECT id, removed FROM old.removed_devices",
     "DELETE FROM devices WHERE id IN (SELECT id FROM removed_devices)",
+    # Of a back-up from before a new identity, nobody is let in but who was let in again since.
+    """DELETE FROM devices WHERE (SELECT forgettings FROM store) < (SELECT forgettings FROM old.store)
+        AND id NOT IN (SELECT id FROM old.devices WHERE state = 'paired')""",
+    "UPDATE store SET forgettings = max(forgettings, (SELECT forgettings FROM old.store))",
     """INSERT INTO keys SELECT * FROM old.keys WHERE revoked IS NOT NULL
         ON CONFLICT (id) DO UPDATE SET revoked = coalesce(revoked, excluded.revoked)""",
     "UPDATE store SET statement_seq = max(statement_seq, (SELECT statement_seq FROM old.store))",

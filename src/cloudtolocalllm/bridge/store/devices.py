@@ -148,9 +148,13 @@ def remove(tx: Tx, id_: str) -> None:
 
 
 def forget_all(tx: Tx) -> int:
-    """Forget every device, for a new identity; return how many. Each may be paired again, with the key it has."""
+    """Forget every device, for a new identity; return how many. Each may be paired again, with the key it has.
+
+    So none of them is a removed one; it is counted instead, so that no back-up of before brings them back.
+    """
     ids = [row[0] for row in tx.all("SELECT id FROM devices")]
     tx.run("DELETE FROM devices")
+    tx.run("UPDATE store SET forgettings = forgettings + 1")
     for id_ in ids:
         tx.changed("device", id_, gone=True)
     return len(ids)

@@ -73,7 +73,11 @@ class Worker:
         self._ended = False
         self._thread = threading.Thread(target=self._run, args=(opened, loop), name="home store", daemon=True)
         self._thread.start()
-        await opened
+        try:
+            await opened
+        except BaseException:
+            await self.close()  # whoever waited for it was cancelled: nobody else would ever end the thread
+            raise
 
     def submit(self, run: Callable[[Tx], T], *, write: bool, seconds: float = WORK_TIME) -> "asyncio.Future[T]":
         """Have a piece of work done in a transaction; return its result to come. Work is done in turn.

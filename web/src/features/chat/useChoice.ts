@@ -4,6 +4,7 @@ import { type Choice, pathOf, useChats, useOpen } from "@/store/conversation";
 import { useHomes } from "@/store/homes";
 import { choiceOf, type Offer, offersOf, useModels } from "@/store/models";
 import { useOpened } from "@/store/place";
+import { byPriority, usePriority } from "@/store/priority";
 
 interface Choices {
   readonly offers: readonly Offer[];
@@ -16,11 +17,12 @@ interface Choices {
 
 export function useOffers(): readonly Offer[] {
   const homes = useHomes((state) => state.homes);
+  const order = usePriority((state) => state.order);
   const views = useChats((state) => state.views);
   const lists = useModels((state) => state.homes);
   // As a text, so that it is the same while nothing changes.
   const known = JSON.stringify(
-    homes.map(({ bridgeId }) => {
+    byPriority(homes, order).map(({ bridgeId }) => {
       const contact = views.get(bridgeId)?.contact ?? "lost";
       // Of one that has yet to be heard of, nobody can say that it is away.
       return { bridgeId, online: contact !== "lost" };

@@ -83,17 +83,24 @@ function HomePicker({ offer, bridgeId }: { readonly offer: Offer; readonly bridg
         onChange={(event) => chooseModel({ model, bridgeId: event.target.value })}
       >
         {homes.map((home) => (
-          <HomeOption key={home.bridgeId} {...home} />
+          <HomeOption key={home.bridgeId} {...home} noneOnline={homes.every(({ online }) => !online)} />
         ))}
       </select>
     </>
   );
 }
 
-function HomeOption({ bridgeId, online }: { readonly bridgeId: string; readonly online: boolean }) {
+interface HomeOptionProps {
+  readonly bridgeId: string;
+  readonly online: boolean;
+  /** Whether no home is online. */
+  readonly noneOnline: boolean;
+}
+
+function HomeOption({ bridgeId, online, noneOnline }: HomeOptionProps) {
   const name = useHomeName(bridgeId);
   return (
-    <option value={bridgeId}>
+    <option value={bridgeId} disabled={!online && !noneOnline}>
       {name}
       {!online && " (offline)"}
     </option>

@@ -8,6 +8,7 @@ import { useHomeName } from "@/features/homes/useHomeName";
 import { RetryIcon } from "@/features/icons";
 import { AddDevice } from "@/features/settings/AddDevice";
 import { HomeDeviceItem } from "@/features/settings/HomeDeviceItem";
+import { Priority } from "@/features/settings/Priority";
 import { type Devices, listDevices } from "@/net/home/api";
 import { type Problem, ProblemError } from "@/net/problem";
 import { type Home, LOCAL, useHomes } from "@/store/homes";
@@ -33,6 +34,12 @@ export function HomeDevices({ user }: { readonly user: string | null }) {
         </p>
       )}
       {damaged && <Damaged />}
+      {homes.length > 1 && (
+        <p className="text-sm text-muted">
+          Where several of your machines have a model, a new chat goes to one that is online; of these, to the
+          one whose priority is lowest.
+        </p>
+      )}
       {homes.map((home) => (
         <HomeCard key={home.bridgeId} user={user} home={home} />
       ))}
@@ -63,6 +70,7 @@ function HomeCard({ user, home }: HomeCardProps) {
   return (
     <div className="card space-y-3">
       <h3 className="font-medium break-words">{name}</h3>
+      <Priority user={user} home={home} name={name} />
       <HomeTrouble home={home} />
       {home.trouble === null && <HomeList user={user} home={home} name={name} />}
     </div>

@@ -221,6 +221,7 @@ export interface Key {
   readonly requests_per_minute: number | null;
   readonly tokens_per_day: number | null;
   readonly tokens_today: number;
+  readonly bridge: string | null;
 }
 
 /** @throws DecodeError */
@@ -238,6 +239,7 @@ export function readKey(value: unknown): Key {
     requests_per_minute: orNull(number)(document["requests_per_minute"]),
     tokens_per_day: orNull(number)(document["tokens_per_day"]),
     tokens_today: number(document["tokens_today"]),
+    bridge: orNull(text)(document["bridge"]),
   };
 }
 

@@ -5,7 +5,7 @@ import { askSealed, type SealedAnswer } from "@/net/home/sealing";
 import { type PinnedBridge, type SeqMemory, Statements } from "@/net/home/statements";
 import type { HomeRequest, HomeResponse, HomeTransport } from "@/net/home/transport";
 import type { HomeWorld } from "@/net/home/world";
-import { OHTTP_KEY, ProblemError, problemFrom } from "@/net/problem";
+import { BAD_REQUEST, OHTTP_KEY, type Problem, ProblemError, problemFrom } from "@/net/problem";
 import { type Bytes, concat, fromBase64Url } from "@/protocol/sealed/bytes";
 import type { Device } from "@/protocol/sealed/device";
 import { SealedError } from "@/protocol/sealed/errors";
@@ -50,9 +50,11 @@ export class SealedTransport implements HomeTransport {
     try {
       answer = await this.#ask(statement, request, offset, link);
     } catch (error) {
-      if (!(error instanceof ProblemError) || error.problem.slug !== OHTTP_KEY) throw error;
+      if (!(error instanceof ProblemError) || !isAboutKeys(error.problem)) throw error;
       // The machine was restarted, or its keys were replaced: once more, to the present ones.
-      statement = await this.#statement(link, statement);
+      const present = await this.#statement(link, statement);
+      if (error.problem.slug !== OHTTP_KEY && present.seq <= statement.seq) throw error;
+      statement = present;
       this.#breakOff(statement);
       answer = await this.#ask(statement, request, offset, link);
     }
@@ -133,6 +135,14 @@ export class SealedTransport implements HomeTransport {
     const { status, fields } = answer;
     return { status, fields, next: async () => taken.shift() ?? (await answer.next()) };
   }
+}
+
+/**
+ * Whether a refusal in the clear may come of keys that were replaced. Their ids are one byte, so that one time in 256 new
+ * keys have the old ones' id, and what was sealed to these is taken for damaged.
+ */
+function isAboutKeys({ slug }: Problem): boolean {
+  return slug === OHTTP_KEY || slug === BAD_REQUEST;
 }
 
 function asPart(answer: SealedAnswer): Part {

@@ -89,6 +89,32 @@ describe("a sealed request", () => {
     expect(cloud.requests).toHaveLength(4);
   });
 
+  it("asks once more when new keys have the old ones' id, so that it was taken for damaged", async () => {
+    const { home, transport, cloud } = await setUp();
+    await contentOf(await transport.fetch(chat(), NEVER));
+    await home.rotate(7);
+    expect(await text(contentOf(await transport.fetch(chat(), NEVER)))).toBe(TEXT);
+    expect(cloud.requests.map(({ method }) => method)).toEqual(["GET", "POST", "POST", "GET", "POST"]);
+    expect(home.begun).toBe(2);
+  });
+
+  it("is refused for good when it is called damaged under the present keys", async () => {
+    const { transport, cloud } = await setUp();
+    cloud.interfere = ({ method }) => (method === "POST" ? inTheClear("bad-request", 400) : undefined);
+    expect(await problemOf(transport.fetch(chat(), NEVER))).toMatchObject({ slug: "bad-request" });
+    expect(cloud.requests.map(({ method }) => method)).toEqual(["GET", "POST", "GET"]);
+  });
+
+  it("asks once more only, also when new keys are called wrong each time", async () => {
+    const { home, transport, cloud } = await setUp();
+    await contentOf(await transport.fetch(chat(), NEVER));
+    await home.rotate(9);
+    cloud.interfere = ({ method }) => (method === "POST" ? inTheClear("bad-request", 400) : undefined);
+    expect(await problemOf(transport.fetch(chat(), NEVER))).toMatchObject({ slug: "bad-request" });
+    expect(cloud.requests.map(({ method }) => method)).toEqual(["GET", "POST", "POST", "GET", "POST"]);
+    expect(home.begun).toBe(1);
+  });
+
   it("hands a refusal of the home on as an answer", async () => {
     const { home, transport } = await setUp();
     for (const answer of [problemAnswer("conflict", 409), problemAnswer("unauthenticated", 401)]) {

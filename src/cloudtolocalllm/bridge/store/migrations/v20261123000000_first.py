@@ -10,7 +10,8 @@ _STATEMENTS = (
         floor INTEGER NOT NULL DEFAULT 0,                -- the last change that was forgotten
         statement_seq INTEGER NOT NULL DEFAULT 0,        -- the highest number of a key statement; it never falls
         keys_revision INTEGER NOT NULL DEFAULT 0,        -- rises with each change of the list of API keys
-        devices_revision INTEGER NOT NULL DEFAULT 0      -- rises with each change of who is let in
+        devices_revision INTEGER NOT NULL DEFAULT 0,     -- rises with each change of who is let in
+        forgettings INTEGER NOT NULL DEFAULT 0           -- how often every device was forgotten, for a new identity
     ) STRICT""",
     "INSERT INTO store (id, epoch) VALUES (1, lower(hex(randomblob(8))))",
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
