@@ -39,7 +39,7 @@ run: install ## Start everything on this machine: page, API, proxy, tunnel, brid
 
 test: install $(VENV)/.dev ## Run the tests (ARGS="-k tunnel"; JOBS=0 for one process instead of two)
 	cd web && npm run --silent test
-	$(BIN)/pytest -q -n $(JOBS) --dist loadgroup $(ARGS)
+	$(BIN)/pytest -q -n $(JOBS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev web/node_modules/.package-lock.json ## Lint, types, import rules
 	$(BIN)/ruff check .
