@@ -225,7 +225,8 @@ async def test_a_cloud_that_changes_its_mind(tmp_path: Path) -> None:
         await waiting_one(home)
         theirs, home.home = home.home, cloud.home
         try:
-            with pytest.raises(HomeError, match="another key"):
+            # Key configurations of two homes that were made within one second bear the same number.
+            with pytest.raises(HomeError, match=r"another key|arrived changed"):
                 await pairing
         finally:
             home.home = theirs
