@@ -92,6 +92,8 @@ class Home:
         self.second = SealedHome("b2")
         """Another one of that person."""
         self.sealed.documents["GET", "/c2l/keys"] = lambda: {"keys": self.accounts.keys}
+        self.too_busy = 0
+        """How often signing in, and who is signed in, is refused as by a server that is only starting."""
         self.session_may_be_told = threading.Event()
         """Cleared, it holds back who is signed in."""
         self.session_may_be_told.set()
@@ -166,6 +168,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self._note()
+        if path == "/api/auth/session" and self._is_too_busy():
+            return
         if path == "/api/auth/session":
             self.home.session_may_be_told.wait(WAIT)
             self._json(200, self.home.accounts.session(signed_in=self.home.signed_in))
@@ -194,6 +198,8 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(content or b"null")
         if self.headers.get("c2l-request") is None:
             self._json(403, problem("forbidden", 403, "Not allowed", "The field is missing."))
+        elif path == "/api/auth/sign-in" and self._is_too_busy():
+            pass
         elif path == "/api/auth/sign-in":
             self.home.signed_in = self.home.signed_in or body == {"token": TOKEN}
             accepted = body == {"token": TOKEN}
@@ -222,6 +228,13 @@ class Handler(BaseHTTPRequestHandler):
             self._chat(path, b"")
         else:
             self._account(path, None)
+
+    def _is_too_busy(self) -> bool:
+        if self.home.too_busy == 0:
+            return False
+        self.home.too_busy -= 1
+        self._json(503, problem("overloaded", 503, "Too much to do", "Later."))
+        return True
 
     def _is_chat(self, path: str) -> bool:
         return self.home.chat is not None and path.startswith("/c2l/")

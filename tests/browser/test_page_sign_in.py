@@ -48,6 +48,35 @@ def test_without_a_session_the_page_says_how_to_get_one(page: Page, server: Serv
     expect(page.get_by_test_id("status")).to_have_text("Ready")
 
 
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("fault", ["no contact", "too busy"])
+def test_a_server_that_does_not_answer_is_asked_again(page: Page, server: Server, fault: str, link: bool) -> None:
+    """A network that changes, too, makes a browser give up a request; a link that was opened then is not lost."""
+    server.home.signed_in = not link
+    if fault == "no contact":
+        page.route("**/api/auth/*", lambda route: route.abort("connectionreset"), times=2)
+    else:
+        server.home.too_busy = 2
+    page.goto(f"{server.url}/sign-in#token={TOKEN}" if link else server.url)
+    expect(page.get_by_role("heading", name="The server does not answer")).to_be_visible()
+    expect(page.get_by_test_id("status")).to_have_text("Ready")
+    assert page.url == f"{server.url}/"
+
+
+def test_a_server_that_does_not_answer_is_asked_at_once_on_demand(page: Page, server: Server) -> None:
+    server.home.signed_in = True
+    server.home.too_busy = 1
+    page.clock.install(time=0)
+    page.clock.pause_at(1_000)  # nothing that waits for a time goes on by itself
+    page.goto(server.url)
+    again = page.get_by_role("button", name="Try now")
+    expect(again).to_be_visible()
+    again.click()
+    expect(again).not_to_be_visible()
+    page.clock.resume()
+    expect(page.get_by_test_id("status")).to_have_text("Ready")
+
+
 def test_a_used_link_is_explained(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/sign-in#token=used")
     expect(page.get_by_role("heading", name="This sign-in link does not work any more")).to_be_visible()

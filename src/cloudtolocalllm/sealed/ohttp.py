@@ -12,6 +12,7 @@ A sealer takes plaintext and returns the bytes to send; an opener takes received
 plaintext. After an error an opener is closed: what it would say next means nothing.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -73,7 +74,124 @@ class _Budget:
         self._left -= size or 1
 
 
-class RequestSealer:
+class _Sealer:
+    """Plaintext in, the bytes to send out, until the final chunk."""
+
+    def __init__(self, header: bytes, encrypt: Callable[[bytes, bytes], bytes]) -> None:
+        """Begin a message.
+
+        Args:
+            header: What it begins with.
+            encrypt: Seals the next chunk under associated data.
+        """
+        self.header = header
+        """What the message begins with; the chunks follow."""
+        self._encrypt = encrypt
+        self._budget = _Budget()
+        self._open = True
+
+    def seal(self, chunk: bytes) -> bytes:
+        """Return a chunk that is not the final one, with its length.
+
+        Raises:
+            MisuseError: It is too long, or the final one was sealed.
+        """
+        self._spend(chunk)
+        sealed = self._encrypt(chunk, b"")
+        return varint.encode(len(sealed)) + sealed
+
+    def seal_final(self, chunk: bytes = b"") -> bytes:
+        """Return the final chunk.
+
+        Raises:
+            MisuseError: It is too long, or the final one was sealed.
+        """
+        self._spend(chunk)
+        self._open = False
+        return FINAL + self._encrypt(chunk, _FINAL_AAD)
+
+    def seal_all(self, plaintext: bytes) -> bytes:
+        """Return a whole message."""
+        pieces = split(plaintext)
+        return self.header + b"".join([self.seal(piece) for piece in pieces[:-1]]) + self.seal_final(pieces[-1])
+
+    def _spend(self, chunk: bytes) -> None:
+        if not self._open:
+            raise MisuseError("expected no chunk after the final one")
+        self._budget.spend(len(chunk))
+
+
+class _Opener(ABC):
+    """Received bytes in, plaintext out, until the end."""
+
+    def __init__(self, head_size: int) -> None:
+        """Expect a message.
+
+        Args:
+            head_size: Bytes before the chunks.
+        """
+        self._head = bytearray()
+        self._head_size = head_size
+        self._splitter = ChunkSplitter()
+        self._budget = _Budget()
+        self._open = True
+
+    def receive_data(self, data: bytes) -> list[bytes]:
+        """Take bytes, and return the chunks' plaintext that they complete; the final one comes from end.
+
+        Raises:
+            MalformedError: They are not such a message.
+            UnknownKeyError: It is for a key or a pairing that is not held.
+            ForgedError: A chunk does not open.
+            MisuseError: The message ended, or failed before.
+        """
+        self._close()
+        if missing := self._head_size - len(self._head):
+            self._head += data[:missing]
+            data = data[missing:]
+            if len(self._head) == self._head_size:
+                self._begin(bytes(self._head))
+        chunks = [self._unseal(chunk, b"") for chunk in self._splitter.receive_data(data)]
+        self._open = True
+        return chunks
+
+    def end(self) -> bytes:
+        """Take the end of the bytes, and return the final chunk's plaintext: the message is whole.
+
+        Raises:
+            TruncatedError: The final chunk is missing.
+            ForgedError: It does not open.
+            MisuseError: The message ended, or failed before.
+        """
+        self._close()
+        if len(self._head) < self._head_size:
+            raise TruncatedError("expected a sealed message, got the end")
+        return self._unseal(self._splitter.end(), _FINAL_AAD)
+
+    @abstractmethod
+    def _begin(self, head: bytes) -> None:
+        """Set up what opens the chunks."""
+
+    @abstractmethod
+    def _decrypt(self, chunk: bytes, aad: bytes) -> bytes:
+        """Open the next chunk, or raise ForgedError."""
+
+    def _unseal(self, chunk: bytes, aad: bytes) -> bytes:
+        plain = self._decrypt(chunk, aad)
+        try:
+            self._budget.spend(len(plain))
+        except MisuseError:
+            raise MalformedError(f"expected at most {MAX_SEALED} bytes in one message") from None
+        return plain
+
+    def _close(self) -> None:
+        """Close it until what was begun has worked."""
+        if not self._open:
+            raise MisuseError("expected no more calls after the end or an error")
+        self._open = False
+
+
+class RequestSealer(_Sealer):
     """The client's side of one request."""
 
     def __init__(self, config: KeyConfig, ephemeral: bytes, shared: SharedSecret | None = None) -> None:
@@ -93,35 +211,7 @@ class RequestSealer:
         psk = (shared.secret, shared.id) if shared else (b"", b"")
         info = self._labels.request + b"\0" + named
         self.enc, self._context = hpke.sender(config.public, info, ephemeral, psk=psk[0], psk_id=psk[1])
-        self.header = named + self.enc
-        """What the request begins with; the chunks follow."""
-        self._budget = _Budget()
-        self._open = True
-
-    def seal(self, chunk: bytes) -> bytes:
-        """Return a chunk that is not the final one, with its length.
-
-        Raises:
-            MisuseError: It is too long, or the final one was sealed.
-        """
-        self._spend(chunk)
-        sealed = self._context.seal(chunk)
-        return varint.encode(len(sealed)) + sealed
-
-    def seal_final(self, chunk: bytes = b"") -> bytes:
-        """Return the final chunk.
-
-        Raises:
-            MisuseError: It is too long, or the final one was sealed.
-        """
-        self._spend(chunk)
-        self._open = False
-        return FINAL + self._context.seal(chunk, _FINAL_AAD)
-
-    def seal_all(self, plaintext: bytes) -> bytes:
-        """Return a whole request."""
-        pieces = split(plaintext)
-        return self.header + b"".join([self.seal(piece) for piece in pieces[:-1]]) + self.seal_final(pieces[-1])
+        super().__init__(named + self.enc, self._context.seal)
 
     def export(self, label: bytes, size: int) -> bytes:
         """Return a secret that only the two ends of this request know."""
@@ -131,13 +221,8 @@ class RequestSealer:
         """Return what opens the response."""
         return ResponseOpener(self.enc, self.export(self._labels.response, RESPONSE_NONCE_BYTES))
 
-    def _spend(self, chunk: bytes) -> None:
-        if not self._open:
-            raise MisuseError("expected no chunk after the final one")
-        self._budget.spend(len(chunk))
 
-
-class RequestOpener:
+class RequestOpener(_Opener):
     """The bridge's side of one request."""
 
     def __init__(
@@ -155,49 +240,11 @@ class RequestOpener:
         self._secrets = secrets
         self._labels = PAIRING if secrets else EXCHANGE
         self._named = _HEADER + (PAIRING_ID_BYTES if secrets else 0)
-        self._head = bytearray()
-        self._splitter = ChunkSplitter()
         self._context: hpke.Context | None = None
-        self._budget = _Budget()
-        self._open = True
         self.enc = b""
         """The encapsulated secret, once it came: what tells this request from every other."""
         self.key_id: int | None = None
-
-    def receive_data(self, data: bytes) -> list[bytes]:
-        """Take bytes, and return the chunks' plaintext that they complete; the final one comes from end.
-
-        Raises:
-            MalformedError: They are not such a request.
-            UnknownKeyError: It is for a key or a pairing that is not held.
-            ForgedError: A chunk does not open.
-            MisuseError: The request ended, or failed before.
-        """
-        self._check_open()
-        self._open = False  # until all of this has worked
-        if self._context is None:
-            missing = self._named + hpke.KEY_BYTES - len(self._head)
-            self._head += data[:missing]
-            data = data[missing:]
-            if len(self._head) == self._named + hpke.KEY_BYTES:
-                self._context = self._set_up(bytes(self._head))
-        chunks = [self._unseal(chunk) for chunk in self._splitter.receive_data(data)]
-        self._open = True
-        return chunks
-
-    def end(self) -> bytes:
-        """Take the end of the bytes, and return the final chunk's plaintext: the request is whole.
-
-        Raises:
-            TruncatedError: The final chunk is missing.
-            ForgedError: It does not open.
-            MisuseError: The request ended, or failed before.
-        """
-        self._check_open()
-        self._open = False
-        if self._context is None:
-            raise TruncatedError("expected a sealed request, got the end")
-        return self._unseal(self._splitter.end(), _FINAL_AAD)
+        super().__init__(self._named + hpke.KEY_BYTES)
 
     def export(self, label: bytes, size: int) -> bytes:
         """Return a secret that only the two ends of this request know.
@@ -205,9 +252,7 @@ class RequestOpener:
         Raises:
             MisuseError: The header is not there yet.
         """
-        if self._context is None:
-            raise MisuseError("expected the request's header first")
-        return self._context.export(label, size)
+        return self._begun().export(label, size)
 
     def response(self, nonce: bytes) -> "ResponseSealer":
         """Return what seals the response.
@@ -217,7 +262,7 @@ class RequestOpener:
         """
         return ResponseSealer(self.enc, self.export(self._labels.response, RESPONSE_NONCE_BYTES), nonce)
 
-    def _set_up(self, head: bytes) -> hpke.Context:
+    def _begin(self, head: bytes) -> None:
         named, enc = head[: self._named], head[self._named :]
         if hpke.SUITE_IDS.unpack_from(named, 1) != (hpke.KEM_ID, hpke.KDF_ID, hpke.AEAD_ID):
             raise MalformedError("expected X25519, HKDF-SHA256 and AES-128-GCM")
@@ -230,21 +275,18 @@ class RequestOpener:
             if not psk:
                 raise UnknownKeyError("expected a request for a pairing that is open")
         self.enc, self.key_id = enc, named[0]
-        return hpke.recipient(enc, private, self._labels.request + b"\0" + named, psk=psk, psk_id=psk_id)
+        self._context = hpke.recipient(enc, private, self._labels.request + b"\0" + named, psk=psk, psk_id=psk_id)
 
-    def _unseal(self, chunk: bytes, aad: bytes = b"") -> bytes:
-        if self._context is None:
-            raise MisuseError("expected the request's header first")
+    def _decrypt(self, chunk: bytes, aad: bytes) -> bytes:
         try:
-            plain = self._context.open(chunk, aad)
+            return self._begun().open(chunk, aad)
         except OpenError:
             raise ForgedError("expected a chunk sealed for its place in this request") from None
-        _within_budget(self._budget, plain)
-        return plain
 
-    def _check_open(self) -> None:
-        if not self._open:
-            raise MisuseError("expected no more calls after the end or an error")
+    def _begun(self) -> hpke.Context:
+        if self._context is None:
+            raise MisuseError("expected the request's header first")
+        return self._context
 
 
 class _ResponseKey:
@@ -258,21 +300,22 @@ class _ResponseKey:
         self._nonce = int.from_bytes(hpke.expand(key, b"nonce", hpke.NONCE_BYTES), "big")
         self._count = 0
 
-    def seal(self, plain: bytes, aad: bytes | None) -> bytes:
-        nonce = (self._nonce ^ self._count).to_bytes(hpke.NONCE_BYTES, "big")
-        self._count += 1
-        return self._aead.encrypt(nonce, plain, aad)
+    def seal(self, plain: bytes, aad: bytes) -> bytes:
+        return self._aead.encrypt(self._next(), plain, aad)
 
-    def open(self, sealed: bytes, aad: bytes | None) -> bytes:
-        nonce = (self._nonce ^ self._count).to_bytes(hpke.NONCE_BYTES, "big")
-        self._count += 1
+    def open(self, sealed: bytes, aad: bytes) -> bytes:
         try:
-            return self._aead.decrypt(nonce, sealed, aad)
+            return self._aead.decrypt(self._next(), sealed, aad)
         except InvalidTag:
             raise ForgedError("expected a chunk sealed for its place in this response") from None
 
+    def _next(self) -> bytes:
+        nonce = (self._nonce ^ self._count).to_bytes(hpke.NONCE_BYTES, "big")
+        self._count += 1
+        return nonce
 
-class ResponseSealer:
+
+class ResponseSealer(_Sealer):
     """The bridge's side of one response."""
 
     def __init__(self, enc: bytes, secret: bytes, nonce: bytes) -> None:
@@ -283,98 +326,26 @@ class ResponseSealer:
         """
         if len(nonce) != RESPONSE_NONCE_BYTES:
             raise MisuseError(f"expected a nonce of {RESPONSE_NONCE_BYTES} bytes, got {len(nonce)}")
-        self._key = _ResponseKey(enc, secret, nonce)
-        self._budget = _Budget()
-        self._open = True
-        self.header = nonce
-        """What the response begins with; the chunks follow."""
-
-    def seal(self, chunk: bytes) -> bytes:
-        """Return a chunk that is not the final one, with its length.
-
-        Raises:
-            MisuseError: It is too long, or the final one was sealed.
-        """
-        self._spend(chunk)
-        sealed = self._key.seal(chunk, None)
-        return varint.encode(len(sealed)) + sealed
-
-    def seal_final(self, chunk: bytes = b"") -> bytes:
-        """Return the final chunk.
-
-        Raises:
-            MisuseError: It is too long, or the final one was sealed.
-        """
-        self._spend(chunk)
-        self._open = False
-        return FINAL + self._key.seal(chunk, _FINAL_AAD)
-
-    def seal_all(self, plaintext: bytes) -> bytes:
-        """Return a whole response."""
-        pieces = split(plaintext)
-        return self.header + b"".join([self.seal(piece) for piece in pieces[:-1]]) + self.seal_final(pieces[-1])
-
-    def _spend(self, chunk: bytes) -> None:
-        if not self._open:
-            raise MisuseError("expected no chunk after the final one")
-        self._budget.spend(len(chunk))
+        super().__init__(nonce, _ResponseKey(enc, secret, nonce).seal)
 
 
-class ResponseOpener:
+class ResponseOpener(_Opener):
     """The client's side of one response."""
 
     def __init__(self, enc: bytes, secret: bytes) -> None:
         """Expect a response; RequestSealer.response does it."""
         self._enc = enc
         self._secret = secret
-        self._nonce = bytearray()
-        self._splitter = ChunkSplitter()
         self._key: _ResponseKey | None = None
-        self._budget = _Budget()
-        self._open = True
+        super().__init__(RESPONSE_NONCE_BYTES)
 
-    def receive_data(self, data: bytes) -> list[bytes]:
-        """Take bytes, and return the chunks' plaintext that they complete; the final one comes from end.
+    def _begin(self, head: bytes) -> None:
+        self._key = _ResponseKey(self._enc, self._secret, head)
 
-        Raises:
-            MalformedError: They are not such a response.
-            ForgedError: A chunk does not open.
-            MisuseError: The response ended, or failed before.
-        """
-        self._check_open()
-        self._open = False  # until all of this has worked
+    def _decrypt(self, chunk: bytes, aad: bytes) -> bytes:
         if self._key is None:
-            missing = RESPONSE_NONCE_BYTES - len(self._nonce)
-            self._nonce += data[:missing]
-            data = data[missing:]
-            if len(self._nonce) == RESPONSE_NONCE_BYTES:
-                self._key = _ResponseKey(self._enc, self._secret, bytes(self._nonce))
-        chunks = [self._unseal(chunk, None) for chunk in self._splitter.receive_data(data)]
-        self._open = True
-        return chunks
-
-    def end(self) -> bytes:
-        """Take the end of the bytes, and return the final chunk's plaintext: the response is whole.
-
-        Raises:
-            TruncatedError: The final chunk is missing.
-            ForgedError: It does not open.
-            MisuseError: The response ended, or failed before.
-        """
-        self._check_open()
-        self._open = False
-        return self._unseal(self._splitter.end(), _FINAL_AAD)
-
-    def _unseal(self, chunk: bytes, aad: bytes | None) -> bytes:
-        if self._key is None:
-            raise TruncatedError("expected a nonce, got the end")
-        plain = self._key.open(chunk, aad)
-        _within_budget(self._budget, plain)
-        return plain
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise MisuseError("expected no more calls after the end or an error")
+            raise MisuseError("expected the response's nonce first")
+        return self._key.open(chunk, aad)
 
 
 def split(plaintext: bytes) -> list[bytes]:
@@ -388,10 +359,3 @@ def _named(shared: SharedSecret | None) -> bytes:
     if len(shared.id) != PAIRING_ID_BYTES:
         raise MisuseError(f"expected a pairing id of {PAIRING_ID_BYTES} bytes, got {len(shared.id)}")
     return shared.id
-
-
-def _within_budget(budget: _Budget, plain: bytes) -> None:
-    try:
-        budget.spend(len(plain))
-    except MisuseError:
-        raise MalformedError(f"expected at most {MAX_SEALED} bytes in one message") from None

@@ -87,7 +87,7 @@ def test_rfc_9458() -> None:
     secret = context.export(b"message/bhttp response", RESPONSE_NONCE_BYTES)
     assert secret == get["secret"]
     key = _ResponseKey(enc, secret, get["responseNonce"])
-    assert get["responseNonce"] + key.seal(get["response"], None) == get["encapsulatedResponse"]
+    assert get["responseNonce"] + key.seal(get["response"], b"") == get["encapsulatedResponse"]
 
 
 def test_draft_chunked_ohttp_08() -> None:

@@ -4,6 +4,7 @@ import { getSession, type Provider, postSignIn, postSignOut, type Session } from
 import { sleep } from "@/net/backoff";
 import { isProviderAddress } from "@/net/loopback";
 import { ProblemError } from "@/net/problem";
+import { untilAnswered } from "@/net/until-answered";
 import { navigate, usePlace } from "@/store/location";
 import { forgetPageKey, keepPageKey, takeUpPageKey } from "@/store/page-key";
 
@@ -50,13 +51,9 @@ export async function startSession(): Promise<void> {
   become({ kind: "signing-in" });
   let refused = false;
   try {
-    const key = await postSignIn(token);
+    const key = await untilAnswered(() => postSignIn(token), isRefusal, showUnreachable);
     if (key !== null) keepPageKey(key);
-  } catch (error) {
-    if (!(error instanceof ProblemError) || error.problem.status === 0) {
-      become({ kind: "unreachable" });
-      return;
-    }
+  } catch {
     refused = true;
   }
   // A link works once; whoever opens it again may well be signed in already.
@@ -74,8 +71,10 @@ function takeLinkToken(): string | null {
 }
 
 export async function checkSession(linkRefused = false): Promise<void> {
+  // Whoever is signed in is not disturbed by a server that is away.
+  const once = useSession.getState().kind === "signed-in";
   try {
-    const session = await getSession();
+    const session = await untilAnswered(getSession, (status) => once || status === 401, showUnreachable);
     if (session.signedIn) welcome(session);
     else {
       const { providers, byLink } = session;
@@ -84,8 +83,16 @@ export async function checkSession(linkRefused = false): Promise<void> {
   } catch (error) {
     const refused = error instanceof ProblemError && error.problem.status === 401;
     if (refused) become({ kind: "signed-out", linkRefused, ways: { providers: [], byLink: true } });
-    else if (useSession.getState().kind !== "signed-in") become({ kind: "unreachable" });
   }
+}
+
+function showUnreachable(): void {
+  become({ kind: "unreachable" });
+}
+
+/** A server that is starting or has too much to do refuses nobody. */
+function isRefusal(status: number): boolean {
+  return status >= 400 && status < 500 && status !== 429;
 }
 
 function welcome({ user, name, email, admin, expires }: Session): void {

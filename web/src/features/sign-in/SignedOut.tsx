@@ -3,6 +3,7 @@ import { Screen } from "@/features/frame/Screen";
 import { type Explained, explainSignInError } from "@/features/sign-in/explain";
 import { signInAddress } from "@/net/api";
 import { isServedByHome } from "@/net/home/served";
+import { askAgain } from "@/net/until-answered";
 import { usePlace } from "@/store/location";
 import { usePairingLink } from "@/store/pairing-link";
 import type { Route } from "@/store/route";
@@ -18,9 +19,12 @@ export function SignedOut() {
     case "unreachable":
       return (
         <Screen title="The server does not answer">
-          <p>Check this device's network connection, and that the server is running.</p>
-          <button type="button" className="button mt-2" onClick={() => location.reload()}>
-            Try again
+          <p>
+            Check this device's network connection, and that the server is running. The page goes on by itself
+            when it answers.
+          </p>
+          <button type="button" className="button mt-2" onClick={askAgain}>
+            Try now
           </button>
         </Screen>
       );
