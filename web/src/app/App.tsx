@@ -9,7 +9,7 @@ import { SignInFailed } from "@/features/sign-in/SignInFailed";
 import { isServedByHome } from "@/net/home/served";
 import { followChats } from "@/store/conversation";
 import { followHomes, userKey } from "@/store/homes";
-import { rememberedOf } from "@/store/keys";
+import { forgetOthersKeys } from "@/store/kept-keys";
 import { usePlace } from "@/store/location";
 import { openModels } from "@/store/models";
 import { goOnWithLink } from "@/store/pairing-link";
@@ -32,7 +32,7 @@ function Inside({ session }: { readonly session: SignedIn }) {
   useEffect(() => {
     openModels(userKey(user));
     openPriority(userKey(user));
-    rememberedOf(user);
+    forgetOthersKeys(user);
     const leaveWay = followWay();
     const leaveHomes = followHomes(user, () => goOnWithLink(user));
     const leaveChats = followChats(user);

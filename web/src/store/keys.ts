@@ -8,9 +8,9 @@ import { listKeys } from "@/net/home/api";
 import { type ApiKey, decodeKey, deleteKey, type NewKeyRequest, postKey } from "@/net/keys";
 import { type Problem, ProblemError } from "@/net/problem";
 import { type Home, useHomes } from "@/store/homes";
-import { load, remove, save } from "@/store/storage";
+import { forgetOthersKeys, KEPT_KEYS, onForgotten } from "@/store/kept-keys";
+import { load, save } from "@/store/storage";
 
-const STORED = "c2l.keys.v1";
 /** More than anybody keeps; the rest would only fill the browser's storage. */
 const MOST_REMEMBERED = 200;
 
@@ -44,19 +44,17 @@ export const useKeys = create<KeysState>(() => EMPTY);
 
 let latest = 0;
 
+onForgotten(() => {
+  latest += 1;
+  useKeys.setState(EMPTY, true);
+});
+
 /** Shows what this browser remembers for the user, and asks the homes. @throws ProblemError - nobody is signed in. */
 export async function openKeys(user: string | null): Promise<void> {
-  const known = rememberedOf(user) ?? { user, heard: null, keys: [] };
+  forgetOthersKeys(user);
+  const known = load(KEPT_KEYS, decodeRemembered) ?? { user, heard: null, keys: [] };
   useKeys.setState({ ...EMPTY, ...known }, true);
   await loadKeys();
-}
-
-/** Returns what this browser remembers for the user; another user's is removed. */
-export function rememberedOf(user: string | null): Remembered | null {
-  const stored = load(STORED, decodeRemembered);
-  if (stored === null || stored.user === user) return stored;
-  remove(STORED);
-  return null;
 }
 
 /**
@@ -135,18 +133,11 @@ export async function revokeKey(id: string): Promise<void> {
   become({ keys: useKeys.getState().keys.filter((key) => key.id !== id) });
 }
 
-/** Removes what this browser remembers. */
-export function forgetKeys(): void {
-  latest += 1;
-  remove(STORED);
-  useKeys.setState(EMPTY, true);
-}
-
 function become(change: Partial<KeysState>): void {
   useKeys.setState(change);
   const { user, heard, keys } = useKeys.getState();
   const at = heard === null ? null : heard / 1000;
-  save(STORED, { user, heard: at, keys: keys.slice(0, MOST_REMEMBERED).map(encode) });
+  save(KEPT_KEYS, { user, heard: at, keys: keys.slice(0, MOST_REMEMBERED).map(encode) });
 }
 
 function encode(key: ListedKey): Record<string, unknown> {

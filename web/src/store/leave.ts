@@ -2,7 +2,7 @@
 import { forgetChats } from "@/store/conversation";
 import { forgetDrafts } from "@/store/drafts";
 import { forgetFormer } from "@/store/former-key";
-import { forgetKeys } from "@/store/keys";
+import { forgetKeys } from "@/store/kept-keys";
 import { forgetModels } from "@/store/models";
 import { forgetPriority } from "@/store/priority";
 import { signOut } from "@/store/session";
