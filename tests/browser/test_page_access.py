@@ -162,6 +162,7 @@ def test_the_first_load_is_small_and_compressed_beforehand() -> None:
         assert br.stat().st_size < gz.stat().st_size
         total += gz.stat().st_size
     assert total <= FIRST_LOAD_LIMIT
+    assert not list(DIST.glob("index.html.*")), "scanners would take a compressed page for open to BREACH"
     assert not list(DIST.rglob("*.map"))
 
 
