@@ -3,6 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -11,11 +12,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## List the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(VENV)/.run: requirements/run.lock pyproject.toml
+$(VENV)/.run: requirements/run.lock requirements/keyring.lock requirements/encryption.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "expected Python 3.11 or newer as $(PYTHON); name another with: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --require-hashes -r requirements/build.lock -r requirements/run.lock
+	$(BIN)/pip install -q --require-hashes -r requirements/build.lock -r requirements/run.lock \
+	  -r requirements/keyring.lock -r requirements/encryption.lock
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -35,9 +37,9 @@ install: $(VENV)/.run web/dist/index.html ## Set up .venv/ and the web build
 run: install ## Start everything on this machine: page, API, proxy, tunnel, bridge (ARGS="--port 9000")
 	$(BIN)/cloudtolocalllm up $(ARGS)
 
-test: install $(VENV)/.dev ## Run the tests (ARGS="-k tunnel")
+test: install $(VENV)/.dev ## Run the tests (ARGS="-k tunnel"; JOBS=0 for one process instead of two)
 	cd web && npm run --silent test
-	$(BIN)/pytest -q $(ARGS)
+	$(BIN)/pytest -q -n $(JOBS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.dev web/node_modules/.package-lock.json ## Lint, types, import rules
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Writes the generated pages of docs/reference: settings, compose, problems, audit-events.
+"""Writes the generated pages of docs/reference: settings, compose, problems, audit-events, home-api.
 
 `python -m scripts.reference`; with `--check` it only compares.
 """
@@ -11,6 +11,7 @@ from scripts.compose_reference import compose_page
 from cloudtolocalllm.audit.auditor import SINGLY, WINDOW
 from cloudtolocalllm.audit.events import Event
 from cloudtolocalllm.audit.record import OCSF_VERSION
+from cloudtolocalllm.bridge.home_api.api import describe_api
 from cloudtolocalllm.cli.services import SERVICES, settings_class
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.runtime.settings import describe
@@ -93,6 +94,7 @@ PAGES = {
     "compose.md": compose_page,
     "problems.md": problems_page,
     "audit-events.md": audit_page,
+    "home-api.json": describe_api,
 }
 
 

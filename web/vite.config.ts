@@ -6,7 +6,7 @@ import { precompress } from "./tooling/precompress.ts";
 
 /** Where `npm run dev` finds a running `cloudtolocalllm up`. */
 const server = process.env["C2L_DEV_SERVER"] ?? "http://127.0.0.1:8080";
-const routes = ["/api", "/v1", "/ollama", "/anthropic", "/c2l"];
+const routes = ["/api", "/v1", "/ollama", "/anthropic", "/c2l", "/e2e"];
 
 export default defineConfig({
   plugins: [react(), tailwindcss(), precompress()],
@@ -19,6 +19,8 @@ export default defineConfig({
     // The content security policy allows data: for images only.
     assetsInlineLimit: 0,
     reportCompressedSize: false,
+    // Those of what is in the bundle ask to be passed on with it.
+    license: { fileName: "licenses.txt" },
   },
   server: { proxy: Object.fromEntries(routes.map((route) => [route, { target: server }])) },
 });

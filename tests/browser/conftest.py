@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from tests.browser.chat_home import ChatHome
 from tests.browser.home import DIST, TOKEN, Home, Server
+from tests.support.loop_thread import LoopThread, loop_thread
 from tests.support.require import require
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -17,7 +19,23 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=20_000)
+
+KEPT = """async () => {
+    const database = await new Promise((resolve) => {
+        const request = indexedDB.open("c2l-chats");
+        request.onsuccess = () => resolve(request.result);
+    });
+    const all = await new Promise((resolve) => {
+        const request = database.transaction("seen").objectStore("seen").getAll();
+        request.onsuccess = () => resolve(request.result);
+    });
+    database.close();
+    return [
+        all.flatMap(({ heads }) => heads ?? []).map(({ title }) => title),
+        all.flatMap(({ messages }) => messages ?? []).map(({ content }) => content),
+    ];
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +106,33 @@ class Chat:
         """The visible text of the last answer."""
         return self.page.locator(".markdown").last.inner_text()
 
+    def kept(self, title: str, text: str) -> bool:
+        """Tell whether the browser keeps a list with a conversation of this title, and a message with this text."""
+        titles, texts = self.page.evaluate(KEPT)
+        return title in titles and text in texts
+
     @property
     def markup(self) -> str:
         return self.page.locator(".markdown").last.inner_html()
 
 
 @pytest.fixture
-def chat(page: Page, server: Server) -> Chat:
+def chat_home(server: Server) -> ChatHome:
+    """A home that serves the page itself."""
+    server.home.chat = ChatHome(server.home.script)
+    return server.home.chat
+
+
+@pytest.fixture
+def chat(page: Page, server: Server, chat_home: ChatHome) -> Chat:
     page.goto(f"{server.url}/sign-in#token={TOKEN}")
     expect(page.get_by_test_id("status")).to_have_text("Ready")
     expect(page.get_by_label("Model", exact=True)).to_have_value("llama3.2:3b")
     return Chat(page, server.home, server.url)
+
+
+@pytest.fixture
+def beside() -> Iterator[LoopThread]:
+    """A loop in a thread of its own: Playwright's has the test's."""
+    with loop_thread() as running:
+        yield running

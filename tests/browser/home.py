@@ -3,20 +3,25 @@
 import json
 import mimetypes
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
+from tests.browser.chat_home import Answer as Answer
+from tests.browser.chat_home import ChatHome, EngineScript
 from tests.browser.home_accounts import Accounts, Reply
 from tests.browser.home_accounts import problem as problem
+from tests.browser.sealed_home import SealedHome
+
+from cloudtolocalllm.bridge.home_api.messages import Reply as HomeReply
 
 DIST = Path(__file__).resolve().parents[2] / "web" / "dist"
 TOKEN = "one-time-token"
 WAIT = 20.0
-"""Seconds that a held answer waits for its test at most."""
+"""Seconds that something waits for its test at most."""
 KEEP_ALIVE = 1.0
 
 POLICY = "; ".join(
@@ -55,9 +60,6 @@ def status(state: str, *engines: dict[str, Any], connected: bool = True) -> dict
     return {"state": state, "bridges": [] if state == "no-bridge" else [bridge], "proxy": None}
 
 
-LOST = problem("not-found", 404, "There is nothing here", "This answer is not kept.")
-
-
 def event(value: object) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
@@ -66,26 +68,8 @@ def tokens(pieces: Iterable[str], *, done: bool = True, thought: str = "") -> li
     """Return the events of an answer of these pieces."""
     events = [event({"choices": [{"delta": {"reasoning": thought}}]})] if thought else []
     events += [event({"choices": [{"delta": {"content": piece}}]}) for piece in pieces]
-    return [*events, b"data: [DONE]\n\n"] if done else events
-
-
-@dataclass
-class Answer:
-    """What one question is answered with."""
-
-    chunks: list[bytes] = field(default_factory=list)
-    """Written one by one."""
-    hold_after: int | None = None
-    """Chunks after which to wait for `go`."""
-    breaks_at: list[int] = field(default_factory=list)
-    """Offsets in the body at which one connection after another is cut."""
-    refusal: dict[str, Any] | None = None
-    """Answered instead."""
-    attach_refusal: dict[str, Any] | None = None
-    """Answered to whoever attaches."""
-    go: threading.Event = field(default_factory=threading.Event)
-    left: threading.Event = field(default_factory=threading.Event)
-    """Set when the client closed the connection before the end."""
+    usage = event({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": len(events)}})
+    return [*events, usage, b"data: [DONE]\n\n"] if done else events
 
 
 class Home:
@@ -93,20 +77,60 @@ class Home:
 
     def __init__(self) -> None:
         self.signed_in = False
-        self.models = ["llama3.2:3b", "qwen3:8b"]
-        self.answers: list[Answer] = []
-        self.asked: list[dict[str, Any]] = []
-        """The bodies of the questions."""
+        self.script = EngineScript()
+        self.chat: ChatHome | None = None
+        """The home of somebody who chats; the page is then served as by that home itself."""
+        self.offline = False
+        """The home cannot be reached."""
+        self.cuts: list[int] = []
+        """Lines after which one stream of an answer after another is cut."""
         self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self.exchanges: dict[str, Answer] = {}
         self.events_up = True
         self.accounts = Accounts()
+        self.sealed = SealedHome("b1")
+        """The home of somebody who comes by the server, as far as the settings ask it."""
+        self.second = SealedHome("b2")
+        """Another one of that person."""
+        self.sealed.documents["GET", "/c2l/keys"] = lambda: {"keys": self.accounts.keys}
+        self.too_busy = 0
+        """How often signing in, and who is signed in, is refused as by a server that is only starting."""
         self.session_may_be_told = threading.Event()
         """Cleared, it holds back who is signed in."""
         self.session_may_be_told.set()
         self._status = status("ready")
         self._version = 0
         self._changed = threading.Condition()
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What the engine answers, one question after another."""
+        return self.script.answers
+
+    @answers.setter
+    def answers(self, answers: list[Answer]) -> None:
+        self.script.answers = answers
+
+    @property
+    def asked(self) -> list[dict[str, Any]]:
+        """What the engine was asked."""
+        return self.script.asked
+
+    @property
+    def models(self) -> list[str]:
+        """What the engine has."""
+        return self.script.models
+
+    @models.setter
+    def models(self, models: list[str]) -> None:
+        self.script.models = models
+        if self.chat is not None:
+            self.chat.refresh_models()
+
+    def reachable(self, *, now: bool) -> None:
+        """Cut the way to the home, or mend it."""
+        self.offline = not now
+        if self.offline and self.chat is not None:
+            self.chat.break_streams()
 
     def show(self, document: dict[str, Any]) -> None:
         """Tell the page another status."""
@@ -144,6 +168,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self._note()
+        if path == "/api/auth/session" and self._is_too_busy():
+            return
         if path == "/api/auth/session":
             self.home.session_may_be_told.wait(WAIT)
             self._json(200, self.home.accounts.session(signed_in=self.home.signed_in))
@@ -151,20 +177,29 @@ class Handler(BaseHTTPRequestHandler):
             self._provider()
         elif path == "/api/streaming/events":
             self._events()
-        elif path == "/v1/models":
-            self._json(200, {"object": "list", "data": [{"id": model} for model in self.home.models]})
-        elif path.startswith("/c2l/exchanges/"):
-            self._attach(path.rpartition("/")[2])
-        elif path.startswith(("/api/", "/c2l/")):
+        elif self._is_chat(path):
+            self._chat(path, b"")
+        elif self._is_sealed(path):
+            self._sealed(path, b"")
+        elif path.startswith(("/api/", "/c2l/", "/e2e/")):
             self._account(path, None)
         else:
             self._file(path)
 
     def do_POST(self) -> None:
         path = self._note()
-        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"null")
+        content = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self._is_chat(path):
+            self._chat(path, content)
+            return
+        if self._is_sealed(path):
+            self._sealed(path, content)
+            return
+        body = json.loads(content or b"null")
         if self.headers.get("c2l-request") is None:
             self._json(403, problem("forbidden", 403, "Not allowed", "The field is missing."))
+        elif path == "/api/auth/sign-in" and self._is_too_busy():
+            pass
         elif path == "/api/auth/sign-in":
             self.home.signed_in = self.home.signed_in or body == {"token": TOKEN}
             accepted = body == {"token": TOKEN}
@@ -172,25 +207,83 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/api/auth/sign-out":
             self.home.signed_in = False
             self._reply(self.home.accounts.signed_out)
-        elif path == "/v1/chat/completions":
-            self.home.asked.append(body)
-            answer = self.home.answers.pop(0)
-            self.home.exchanges[self.headers["c2l-exchange-id"]] = answer
-            self._answer(answer, 0)
         else:
             self._account(path, body)
 
+    def do_PUT(self) -> None:
+        path = self._note()
+        self._chat(path, self.rfile.read(int(self.headers["content-length"])))
+
     def do_PATCH(self) -> None:
         path = self._note()
-        self._account(path, json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        content = self.rfile.read(int(self.headers["content-length"]))
+        if self._is_chat(path):
+            self._chat(path, content)
+        else:
+            self._account(path, json.loads(content))
 
     def do_DELETE(self) -> None:
         path = self._note()
-        if path.startswith("/c2l/exchanges/"):
-            self.home.exchanges[path.rpartition("/")[2]].left.set()
-            self._empty()
+        if self._is_chat(path):
+            self._chat(path, b"")
         else:
             self._account(path, None)
+
+    def _is_too_busy(self) -> bool:
+        if self.home.too_busy == 0:
+            return False
+        self.home.too_busy -= 1
+        self._json(503, problem("overloaded", 503, "Too much to do", "Later."))
+        return True
+
+    def _is_chat(self, path: str) -> bool:
+        return self.home.chat is not None and path.startswith("/c2l/")
+
+    def _is_sealed(self, path: str) -> bool:
+        return path in (self.home.sealed.path, self.home.second.path)
+
+    def _sealed(self, path: str, content: bytes) -> None:
+        home = self.home.second if path == self.home.second.path else self.home.sealed
+        kind = self.headers.get("content-type", "")
+        code, kind, content = home.answer(self.command, kind, content)
+        self._head(code, kind, ("content-length", str(len(content))))
+        self.wfile.write(content)
+
+    def _chat(self, path: str, content: bytes) -> None:
+        chat = self.home.chat
+        if chat is None or self.headers.get("c2l-request") is None:
+            self._json(403, problem("forbidden", 403, "Not allowed", "The field is missing."))
+            return
+        if self.home.offline:
+            self._json(503, problem("bridge-offline", 503, "The machine is not connected", "It may come back."))
+            return
+        query = dict(parse_qsl(urlsplit(self.path).query, keep_blank_values=True))
+        try:
+            answer = chat.ask(self.command, path.removeprefix("/c2l"), query, content)
+        except ConnectionResetError:
+            self.close_connection = True
+            return
+        if isinstance(answer, HomeReply):
+            self._head(answer.status, answer.media_type, ("content-length", str(len(answer.content))))
+            self.wfile.write(answer.content)
+            return
+        with closing(answer):
+            self._lines(answer, self.home.cuts.pop(0) if self.home.cuts and path.startswith("/c2l/runs/") else None)
+
+    def _lines(self, lines: Iterator[bytes], cut: int | None) -> None:
+        """Write events one by one, and break off after so many, or when the home is not to be reached any more."""
+        self._head(200, "application/x-ndjson", ("transfer-encoding", "chunked"))
+        self.close_connection = True
+        count = 0
+        try:
+            for line in lines:
+                if self.home.offline or count == cut:
+                    return
+                self._chunk(line)
+                count += 1
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            pass  # the page went away
 
     def _account(self, path: str, body: Any) -> None:
         if self.headers.get("c2l-request") is None:
@@ -241,6 +334,8 @@ class Handler(BaseHTTPRequestHandler):
         if not file.is_file():
             file = DIST / "index.html"
         content = file.read_bytes()
+        if file.name == "index.html" and self.home.chat is not None:
+            content = content.replace(b"</head>", b'<meta name="c2l-home" content="direct" /></head>')
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         self._head(200, kind, ("content-length", str(len(content))))
         self.wfile.write(content)
@@ -261,56 +356,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def _may_follow(self) -> bool:
         return self.home.signed_in and self.home.events_up and not self.server.closing
-
-    def _attach(self, exchange_id: str) -> None:
-        answer = self.home.exchanges.get(exchange_id)
-        refusal = LOST if answer is None else answer.attach_refusal
-        if answer is None or refusal is not None:
-            self._json((refusal or LOST)["status"], refusal or LOST)
-            return
-        self._answer(answer, int(parse_qs(urlsplit(self.path).query)["offset"][0]))
-
-    def _answer(self, answer: Answer, offset: int) -> None:
-        if answer.refusal is not None:
-            self._json(answer.refusal["status"], answer.refusal)
-            return
-        cut = answer.breaks_at.pop(0) if answer.breaks_at else None
-        self._head(200, "text/event-stream", ("transfer-encoding", "chunked"))
-        try:
-            whole = self._write_answer(answer, offset, cut)
-        except OSError:
-            answer.left.set()
-            whole = False
-        self.close_connection = True
-        if whole:
-            self.wfile.write(b"0\r\n\r\n")
-
-    def _write_answer(self, answer: Answer, offset: int, cut: int | None) -> bool:
-        """Write the body from an offset; return False if it was cut."""
-        at = 0
-        for index, chunk in enumerate(answer.chunks):
-            if index == answer.hold_after:
-                self._hold(answer)
-            end = at + len(chunk) if cut is None else min(at + len(chunk), cut)
-            if end > max(at, offset):
-                self._chunk(chunk[max(at, offset) - at : end - at])
-            if cut is not None and end == cut:
-                return False
-            at += len(chunk)
-        return True
-
-    def _hold(self, answer: Answer) -> None:
-        """Wait for the test, looking meanwhile whether the client goes."""
-        self.connection.settimeout(0.02)
-        for _ in range(int(WAIT / 0.02)):
-            if answer.go.is_set():
-                break
-            try:
-                if not self.connection.recv(1):
-                    raise ConnectionResetError
-            except TimeoutError:
-                continue
-        self.connection.settimeout(WAIT)
 
     def _chunk(self, content: bytes) -> None:
         self.wfile.write(b"%x\r\n%b\r\n" % (len(content), content))
@@ -337,6 +382,9 @@ class Server(ThreadingHTTPServer):
         """Stop serving; streams end within a keep-alive."""
         self.closing = True
         self.home.events(up=False)
+        if self.home.chat is not None:
+            self.home.chat.close()
+            self.home.chat = None
         self.shutdown()
         self.server_close()
         self._thread.join(5)

@@ -39,9 +39,15 @@ def pairing_request(kind: str = "device", **members: Any) -> dict[str, Any]:
 
 def api_key(id_: str, name: str, **members: Any) -> dict[str, Any]:
     """Return a key as the home lists it, without limits."""
-    key = {"id": id_, "name": name, "created": AT, "expires": 4e9, "last_used": None}
-    limits = {"routes": None, "models": None, "requests_per_minute": None, "tokens_per_day": None, "bridge": None}
-    return {**key, **limits, **members}
+    key = {"id": id_, "name": name, "created": AT, "expires": 4e9, "last_used": None, "revoked": False}
+    limits: dict[str, Any] = {
+        "routes": [],
+        "models": [],
+        "requests_per_minute": None,
+        "tokens_per_day": None,
+        "bridge": None,
+    }
+    return {**key, **limits, "tokens_today": 0, **members}
 
 
 @dataclass
@@ -50,6 +56,8 @@ class Accounts:
 
     providers: list[dict[str, str]] = field(default_factory=list)
     sign_in: str = "link"
+    user: str = "u_owner"
+    """Who is signed in."""
     provider_error: str | None = None
     """With it the way back from the provider ends."""
     admin: bool = False
@@ -70,7 +78,7 @@ class Accounts:
         ways = {"providers": self.providers, "sign_in": self.sign_in}
         if not signed_in:
             return {"signed_in": False, "user": None, "expires": None, "name": None, "email": None, **ways}
-        who = {"user": "u_owner", "name": "Ada Example", "email": "ada@example.com", "admin": self.admin}
+        who = {"user": self.user, "name": "Ada Example", "email": "ada@example.com", "admin": self.admin}
         return {"signed_in": True, "expires": 4e9, **who, **ways}
 
     def calls(self, method: str) -> list[tuple[str, Any]]:
@@ -86,7 +94,6 @@ class Accounts:
             "/api/bridge/pairing/requests/": self._pairing,
             "/api/bridge/": self._bridge,
             "/api/auth/keys": self._key,
-            "/c2l/keys": self._listed,
             "/api/admin/": self._admin,
         }
         for prefix, answer in rooms.items():
@@ -113,9 +120,6 @@ class Accounts:
         made = api_key("madekey22222", body["name"], **{k: v for k, v in body.items() if k not in {"name", "days"}})
         self.keys.append(made)
         return Reply({**made, "key": KEY}, 201)
-
-    def _listed(self, method: str, rest: str, body: Any) -> Reply:
-        return Reply({"keys": self.keys})
 
     def _admin(self, method: str, rest: str, body: Any) -> Reply:
         if not self.admin:

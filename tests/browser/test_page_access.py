@@ -1,12 +1,14 @@
 """The page is usable by everybody: axe-core finds nothing, nothing overflows, keys suffice; and it is small."""
 
+import json
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Page, expect
 from tests.browser.axe import check
+from tests.browser.chat_home import ChatHome
 from tests.browser.conftest import Chat
 from tests.browser.home import DIST, Answer, Server, engine, problem, status, tokens
 from tests.support.require import require
@@ -15,6 +17,9 @@ pytestmark = pytest.mark.browser
 
 FIRST_LOAD_LIMIT = 150_000
 """Bytes of JavaScript and CSS, gzip."""
+
+SMALL = 1024
+"""Bytes below which a compressed copy would save no packet."""
 
 MARKDOWN = """## Merging intervals
 
@@ -50,7 +55,9 @@ def merge(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1100, 3840])
-def test_every_screen_is_accessible(page: Page, server: Server, scheme: Literal["light", "dark"], width: int) -> None:
+def test_every_screen_is_accessible(
+    page: Page, server: Server, chat_home: ChatHome, scheme: Literal["light", "dark"], width: int
+) -> None:
     page.set_viewport_size({"width": width, "height": 700})
     page.emulate_media(color_scheme=scheme)
     page.goto(server.url)
@@ -73,6 +80,18 @@ def test_every_screen_is_accessible(page: Page, server: Server, scheme: Literal[
     chat.expect_outcome("done")
     chat.ask("And now fail")
     chat.expect_outcome("failed")
+    page.get_by_role("button", name="Edit").first.click()
+    check(page)
+    page.keyboard.press("Escape")
+    if width < 1024:
+        page.get_by_role("button", name="Conversations").click()
+    page.get_by_role("button", name="More about Merge").click()
+    expect(page.get_by_role("button", name="Rename")).to_be_visible()
+    check(page)
+    page.get_by_role("button", name="Models").click()
+    expect(page.get_by_role("list", name="Models of")).to_be_visible()
+    check(page)
+    page.get_by_role("button", name="Close").click()
     server.home.show(status("engine-down", engine("ollama", "down")))
     expect(page.get_by_test_id("status")).to_have_text("Engine down")
     page.get_by_role("button", name="Status:").click()
@@ -82,7 +101,7 @@ def test_every_screen_is_accessible(page: Page, server: Server, scheme: Literal[
 def test_everything_is_reached_by_keyboard(chat: Chat) -> None:
     names: list[str] = []
     chat.page.evaluate("document.activeElement.blur()")
-    for _ in range(12):
+    for _ in range(20):
         chat.page.keyboard.press("Tab")
         names.append(
             chat.page.evaluate(
@@ -90,27 +109,44 @@ def test_everything_is_reached_by_keyboard(chat: Chat) -> None:
                 "(document.activeElement)"
             )
         )
-    for name in ["Status: Ready", "New chat", "Settings", "Sign out", "Conversation", "Message", "Model"]:
+    for name in [
+        "Conversations", "Status: Ready", "New chat", "Settings", "Sign out", "Search conversations", "Models",
+        "Conversation", "Message", "Attach pictures or texts", "Model",
+    ]:  # fmt: skip
         assert name in names
 
 
-def test_a_long_conversation_opens_with_its_end(chat: Chat) -> None:
-    chat.page.evaluate(
-        """() => {
-            const messages = [];
-            for (let n = 0; n < 200; n++) {
-                messages.push({id: `q${n}`, role: "user", text: `question ${n}`});
-                messages.push({id: `a${n}`, role: "assistant", text: `answer **${n}**`, thought: "", model: "m",
-                    outcome: "done", problem: null, figures: null});
-            }
-            localStorage.setItem("c2l.conversation.v1", JSON.stringify({user: "u_owner", messages}));
-        }"""
-    )
-    chat.page.reload()
-    expect(chat.page.get_by_text("answer 199")).to_be_in_viewport()
-    expect(chat.page.locator("article")).to_have_count(30)
-    chat.page.get_by_role("button", name="Show earlier messages").click()
-    expect(chat.page.locator("article")).to_have_count(90)
+def long_conversation(questions: int) -> dict[str, Any]:
+    """Return a document to be imported."""
+    messages: list[dict[str, Any]] = []
+    for n in range(questions):
+        for role, text in (("user", f"question {n}"), ("assistant", f"answer **{n}**\n\n{MARKDOWN}")):
+            parent = messages[-1]["id"] if messages else None
+            made = {"id": f"{role}-{n:012}", "parent": parent, "role": role, "content": text, "created": 1.0 + n}
+            messages.append({**made, "thinking": "", "tool_calls": [], "model": "m", "attachments": []})
+    head = {"format": "cloudtolocalllm-conversation", "version": 1, "id": "long-conversation", "title": "A long one"}
+    times = {"pinned": False, "created": 1.0, "updated": 2.0, "leaf": messages[-1]["id"]}
+    return {**head, **times, "messages": messages, "runs": [], "attachments": {}}
+
+
+def test_a_long_conversation_opens_with_its_end(chat: Chat, chat_home: ChatHome) -> None:
+    chat_home.get("POST", "/import", json.dumps(long_conversation(200)).encode())
+    chat.page.get_by_role("link", name="A long one").click()
+    articles = chat.page.locator("article")
+    expect(chat.page.get_by_text("answer 199")).to_be_visible()
+    chat.page.wait_for_timeout(300)
+    assert articles.count() < 60
+    log = chat.page.get_by_role("log")
+    assert log.evaluate("box => box.scrollHeight - box.scrollTop - box.clientHeight") < 50
+    # Somebody who reads upwards finds what came before, and stays where they are.
+    before = articles.count()
+    log.hover()
+    chat.page.mouse.wheel(0, -3000)
+    expect(chat.page.get_by_text("question 199")).to_have_count(1)
+    chat.page.wait_for_function("n => document.querySelectorAll('article').length > n", arg=before)
+    chat.page.get_by_role("button", name="Show all earlier messages").click()
+    expect(articles).to_have_count(400)
+    expect(chat.page.get_by_role("button", name="Show all earlier messages")).to_have_count(0)
 
 
 def test_the_first_load_is_small_and_compressed_beforehand() -> None:
@@ -119,10 +155,22 @@ def test_the_first_load_is_small_and_compressed_beforehand() -> None:
     assert {Path(name).suffix for name in names} == {".js", ".css"}
     total = 0
     for name in names:
-        assert (DIST / f"{name}.br").stat().st_size < (DIST / f"{name}.gz").stat().st_size
-        total += (DIST / f"{name}.gz").stat().st_size
+        raw, gz, br = (DIST / f"{name}{kind}" for kind in ("", ".gz", ".br"))
+        if raw.stat().st_size < SMALL:
+            total += raw.stat().st_size
+            continue
+        assert br.stat().st_size < gz.stat().st_size
+        total += gz.stat().st_size
     assert total <= FIRST_LOAD_LIMIT
+    assert not list(DIST.glob("index.html.*")), "scanners would take a compressed page for open to BREACH"
     assert not list(DIST.rglob("*.map"))
+
+
+def test_the_licences_of_what_is_in_it_are_passed_on() -> None:
+    require((DIST / "index.html").is_file(), "the built page", "cd web && npm ci && npm run build")
+    told = (DIST / "licenses.txt").read_text()
+    packages = json.loads((DIST.parent / "package.json").read_text())["dependencies"]
+    assert [name for name, version in packages.items() if f"{name} - {version}" not in told] == []
 
 
 def test_the_page_has_nothing_inline() -> None:

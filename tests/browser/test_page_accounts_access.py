@@ -70,6 +70,7 @@ def test_the_settings(shown: Page, server: Server) -> None:
     )
     server.home.show(document)
     server.home.accounts.keys = [api_key("ci", LONG, models=["m" * 120], expires=10), api_key("b", "B")]
+    server.home.sealed.pair(shown, server.url)
     shown.goto(f"{server.url}/settings")
     expect(shown.get_by_role("button", name="Revoke B")).to_be_visible()
     shown.get_by_text("Add a machine").click()
@@ -93,8 +94,6 @@ def test_the_settings(shown: Page, server: Server) -> None:
 def test_the_settings_without_the_home(shown: Page, server: Server) -> None:
     server.home.signed_in = True
     server.home.show(status("no-bridge"))
-    missing = refusal("no-bridge-paired", 503, "Connect a machine.")
-    server.home.accounts.scripted = {("GET", "/c2l/keys"): [missing]}
     shown.goto(f"{server.url}/settings")
     expect(shown.get_by_text("The list cannot be read now")).to_be_visible()
     check(shown)

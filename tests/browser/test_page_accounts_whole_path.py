@@ -123,6 +123,7 @@ def test_a_key_is_made_listed_at_home_and_revoked(signed_in: Page, stack: Stack)
     page.get_by_text("Limit what it may do").click()
     page.get_by_label("Ollama").uncheck()
     page.get_by_label("Anthropic-compatible").uncheck()
+    page.get_by_label("Sealed, by connect").uncheck()
     page.get_by_role("button", name="Make the key").click()
     key = page.get_by_test_id("new-key").inner_text()
 
@@ -142,7 +143,7 @@ def test_a_key_is_made_listed_at_home_and_revoked(signed_in: Page, stack: Stack)
     wait_for(lambda: status("/v1/models") == 401, within=10, what="the key to be refused")
     page.evaluate("localStorage.clear()")
     page.reload()
-    expect(page.get_by_text("Asking your machine for the list…")).to_have_count(0)
+    expect(page.get_by_text("Asking your machines for the list…")).to_have_count(0)
     expect(item).to_have_count(0)
 
 

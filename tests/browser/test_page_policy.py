@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.browser.home import DIST, POLICY
+from tests.support.stack import wait_for
 
 from cloudtolocalllm.contracts.endpoint import Endpoint
 from cloudtolocalllm.edge.headers import CONTENT_SECURITY_POLICY
@@ -60,7 +61,7 @@ def edge() -> Iterator[Served]:
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(30)
     yield Served(ports[0], stop)
     stop.set()
     thread.join(10)
@@ -97,9 +98,9 @@ def test_inline_scripts_do_not_run(page: Page, blocked: list[str], faults: list[
         "() => { const script = document.createElement('script'); script.append('window.ran = 1');"
         "document.body.append(script); }"
     )
-    page.wait_for_timeout(100)
+    forbidden = {"script-src-elem", "require-trusted-types-for"}
+    wait_for(lambda: page.evaluate("() => window.ran") or forbidden & set(blocked), within=20, what="it to be told")
     assert page.evaluate("() => window.ran") is None
-    assert set(blocked) & {"script-src-elem", "require-trusted-types-for"}
     faults.clear()
 
 
@@ -107,8 +108,8 @@ def test_no_page_frames_ours(chromium: Browser, edge: Served) -> None:
     context = chromium.new_context()
     page = context.new_page()
     page.set_content(f'<iframe src="{edge.url}/" title="x"></iframe>')
-    page.wait_for_timeout(500)
-    assert page.frames[1].url != f"{edge.url}/"
+    # What the browser refuses to frame becomes a page of its own that says so.
+    wait_for(lambda: page.evaluate("1") and page.frames[1].url.startswith("chrome-error:"), within=20, what="it")
     context.close()
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
+from tests.browser.axe import check
+from tests.browser.conftest import Chat
 from tests.browser.home import Answer, Server, engine, status, tokens
 from tests.browser.home_accounts import KEY, Reply, api_key, refusal
 
 pytestmark = pytest.mark.browser
-
-OFFLINE = refusal("bridge-offline", 503, "Wake the machine.")
 
 
 @pytest.fixture
@@ -18,7 +18,15 @@ def settings(page: Page, server: Server) -> Page:
     server.home.signed_in = True
     page.goto(f"{server.url}/settings")
     expect(page.get_by_role("heading", name="Settings")).to_be_visible()
-    expect(page.get_by_text("Asking your machine for the list…")).to_have_count(0)
+    expect(page.get_by_text("Asking your machines for the list…")).to_have_count(0)
+    return page
+
+
+@pytest.fixture
+def paired(page: Page, server: Server) -> Page:
+    """A page whose browser is paired with the home, which has the list of keys."""
+    server.home.signed_in = True
+    server.home.sealed.pair(page, server.url)
     return page
 
 
@@ -44,7 +52,7 @@ def two_machines() -> dict[str, Any]:
 
 
 def test_machines_are_listed_as_they_are_just_now(settings: Page, server: Server) -> None:
-    devices = section(settings, "Devices")
+    devices = section(settings, "Machines")
     expect(devices.get_by_role("heading", name="tower")).to_be_visible()
     server.home.show(two_machines())
     tower = devices.get_by_role("listitem").filter(has_text="tower")
@@ -68,7 +76,7 @@ def test_a_machine_is_renamed(settings: Page, server: Server) -> None:
     expect(field).to_be_focused()
     field.fill("attic")
     settings.keyboard.press("Enter")
-    expect(settings.get_by_role("heading", name="attic")).to_be_visible()
+    expect(section(settings, "Machines").get_by_role("heading", name="attic")).to_be_visible()
     expect(settings.get_by_role("button", name="Rename attic")).to_be_focused()
     assert server.home.accounts.calls("PATCH") == [("/api/bridge/b1", {"name": "attic"})]
 
@@ -80,7 +88,7 @@ def test_a_refused_name_is_told_and_may_be_given_up(settings: Page, server: Serv
     settings.get_by_role("button", name="Save").click()
     expect(settings.get_by_role("alert")).to_contain_text("Too long a name.")
     settings.get_by_label("New name").press("Escape")
-    expect(settings.get_by_role("heading", name="tower")).to_be_visible()
+    expect(section(settings, "Machines").get_by_role("heading", name="tower")).to_be_visible()
     expect(settings.get_by_role("button", name="Rename tower")).to_be_focused()
 
 
@@ -95,9 +103,9 @@ def test_revoking_a_machine_asks_first(settings: Page, server: Server) -> None:
     assert server.home.accounts.calls("DELETE") == []
     revoke.click()
     dialog.get_by_role("button", name="Revoke", exact=True).click()
-    said = section(settings, "Devices").get_by_text("tower was revoked.")
+    said = section(settings, "Machines").get_by_text("tower was revoked.")
     expect(said).to_be_focused()
-    expect(settings.get_by_role("heading", name="tower")).to_have_count(0)
+    expect(section(settings, "Machines").get_by_role("heading", name="tower")).to_have_count(0)
     assert server.home.accounts.calls("DELETE") == [("/api/bridge/b1", None)]
 
 
@@ -122,10 +130,39 @@ def test_adding_a_machine_tells_the_command(settings: Page, server: Server) -> N
     assert settings.evaluate("navigator.clipboard.readText()") == command
 
 
+def test_the_preferred_machine_answers_a_new_chat(paired: Page, server: Server) -> None:
+    page, home = paired, server.home
+    document = two_machines()
+    document["bridges"][1] |= {"connected": True, "version": "0.1.0"}
+    home.show(document)
+    model = {"name": "small:3b", "engine": "e", "kind": "ollama", "state": "up", "loaded": False, "cloud": False}
+    for each in (home.sealed, home.second):
+        each.documents["GET", "/c2l/models"] = {"models": [model], "pulls": []}
+    home.second.pair(page, server.url)
+    machine = page.get_by_label("Machine", exact=True)
+    page.goto(server.url)
+    expect(machine).to_have_value("b1")
+    page.goto(f"{server.url}/settings")
+    priority = page.get_by_label("Priority of laptop")
+    expect(priority).to_have_value("1")
+    priority.focus()
+    page.keyboard.press("ArrowUp")
+    expect(priority).to_have_value("0")
+    expect(priority).to_be_focused()
+    expect(page.get_by_label("Priority of tower")).to_have_value("1")
+    check(page)
+    page.goto(server.url)
+    expect(machine).to_have_value("b2")
+    page.reload()
+    expect(machine).to_have_value("b2")
+
+
 # keys
 
 
-def test_a_key_is_made_and_shown_once(settings: Page, server: Server) -> None:
+def test_a_key_is_made_and_shown_once(paired: Page, server: Server) -> None:
+    settings = paired
+    settings.goto(f"{server.url}/settings")
     expect(section(settings, "API keys")).to_contain_text("There are no keys yet.")
     settings.get_by_role("button", name="Make a key").click()
     expect(settings.get_by_label("Name", exact=True)).to_be_focused()
@@ -153,6 +190,7 @@ def test_a_key_with_every_limit(settings: Page, server: Server) -> None:
     settings.get_by_text("Limit what it may do").click()
     settings.get_by_label("Ollama").uncheck()
     settings.get_by_label("Anthropic-compatible").uncheck()
+    settings.get_by_label("Sealed, by connect").uncheck()
     settings.get_by_label("Models").fill("qwen*, llama3.2:3b")
     settings.get_by_label("Requests a minute").fill("60")
     settings.get_by_label("Tokens a day").fill("100000")
@@ -211,8 +249,16 @@ def test_a_key_that_is_refused_is_explained(settings: Page, server: Server, repl
         expect(settings.get_by_test_id("new-key")).to_be_visible()
 
 
-def test_the_homes_list_is_shown_and_a_key_revoked(page: Page, server: Server) -> None:
-    server.home.signed_in = True
+def test_without_a_paired_machine_the_list_says_so(settings: Page, server: Server) -> None:
+    keys = section(settings, "API keys")
+    expect(keys).to_contain_text("This browser is paired with none of them")
+    expect(keys).to_contain_text("This browser has not seen the list yet.")
+    asked = {path for _, path, _ in server.home.requests}
+    assert not {path for path in asked if path.startswith(("/c2l/", "/e2e/"))}
+
+
+def test_the_homes_list_is_shown_and_a_key_revoked(paired: Page, server: Server) -> None:
+    page = paired
     server.home.accounts.keys = [
         api_key("old", "Old laptop", expires=10, last_used=1_767_323_045),
         api_key("ci", "CI", models=["qwen*"]),
@@ -232,15 +278,17 @@ def test_the_homes_list_is_shown_and_a_key_revoked(page: Page, server: Server) -
     expect(keys.get_by_text("CI was revoked")).to_be_focused()
     expect(keys.get_by_role("listitem")).to_have_count(1)
     assert server.home.accounts.calls("DELETE") == [("/api/auth/keys/ci", None)]
+    assert ("GET", "/c2l/keys") in server.home.sealed.asked
+    assert not [path for _, path, _ in server.home.requests if path.startswith("/c2l/")], "asked in the clear"
 
 
-def test_without_the_home_the_list_says_so_and_keys_can_be_revoked(page: Page, server: Server) -> None:
-    server.home.signed_in = True
+def test_without_the_home_the_list_says_so_and_keys_can_be_revoked(paired: Page, server: Server) -> None:
+    page = paired
     server.home.accounts.keys = [api_key("ci", "CI"), api_key("lost", "Lost phone")]
     page.goto(f"{server.url}/settings")
     keys = section(page, "API keys")
     expect(keys.get_by_role("listitem")).to_have_count(2)
-    server.home.accounts.scripted = {("GET", "/c2l/keys"): [OFFLINE]}
+    server.home.sealed.offline = True
     page.reload()
     expect(keys).to_contain_text("The list cannot be read now")
     expect(keys).to_contain_text("Wake the machine.")
@@ -252,14 +300,15 @@ def test_without_the_home_the_list_says_so_and_keys_can_be_revoked(page: Page, s
     page.get_by_role("dialog").get_by_role("button", name="Revoke", exact=True).click()
     expect(keys.get_by_text("Lost phone was revoked")).to_be_visible()
     assert server.home.accounts.calls("DELETE") == [("/api/auth/keys/lost", None)]
-    page.get_by_role("button", name="Ask again").click()
+    server.home.sealed.offline = False
+    keys.get_by_role("button", name="Ask again").click()
     expect(keys.get_by_text("cannot be read now")).to_have_count(0)
     expect(keys.get_by_role("listitem")).to_have_count(1)
 
 
-def test_a_key_made_without_the_home_can_be_revoked_later(page: Page, server: Server) -> None:
-    server.home.signed_in = True
-    server.home.accounts.scripted = {("GET", "/c2l/keys"): [OFFLINE]}
+def test_a_key_made_without_the_home_can_be_revoked_later(paired: Page, server: Server) -> None:
+    page = paired
+    server.home.sealed.offline = True
     page.goto(f"{server.url}/settings")
     keys = section(page, "API keys")
     expect(keys).to_contain_text("This browser has not seen the list yet.")
@@ -269,8 +318,9 @@ def test_a_key_made_without_the_home_can_be_revoked_later(page: Page, server: Se
     expect(page.get_by_test_id("new-key")).to_be_visible()
     # The home comes back and was told nothing of it.
     server.home.accounts.keys = []
+    server.home.sealed.offline = False
     page.reload()
-    expect(keys.get_by_role("listitem")).to_contain_text("The machine that answered does not know it yet")
+    expect(keys.get_by_role("listitem")).to_contain_text("Your machines that answered do not know it yet")
     page.get_by_role("button", name="Revoke Made offline").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke", exact=True).click()
     expect(keys.get_by_role("listitem")).to_have_count(0)
@@ -280,7 +330,6 @@ def test_a_key_made_without_the_home_can_be_revoked_later(page: Page, server: Se
 
 def test_another_users_keys_are_not_shown(page: Page, server: Server) -> None:
     server.home.signed_in = True
-    server.home.accounts.scripted = {("GET", "/c2l/keys"): [OFFLINE]}
     page.goto(server.url)
     page.evaluate(
         """localStorage.setItem("c2l.keys.v1", JSON.stringify(
@@ -297,7 +346,9 @@ def test_another_users_keys_are_not_shown(page: Page, server: Server) -> None:
 # the account
 
 
-def test_the_account_and_signing_out(settings: Page, server: Server) -> None:
+def test_the_account_and_signing_out(paired: Page, server: Server) -> None:
+    settings = paired
+    settings.goto(f"{server.url}/settings")
     account = section(settings, "Account")
     for text in ["Ada Example", "ada@example.com", "u_owner", "2096"]:
         expect(account).to_contain_text(text)
@@ -328,10 +379,8 @@ def test_a_session_that_ended_asks_to_sign_in_and_comes_back(settings: Page, ser
     expect(settings.get_by_role("heading", name="Settings")).to_be_visible()
 
 
-def test_from_the_chat_and_back_an_answer_goes_on(page: Page, server: Server) -> None:
-    server.home.signed_in = True
-    page.goto(server.url)
-    expect(page.get_by_test_id("status")).to_have_text("Ready")
+def test_from_the_chat_and_back_an_answer_goes_on(chat: Chat, server: Server) -> None:
+    page = chat.page
     streams = sum(path == "/api/streaming/events" for _, path, _ in server.home.requests)
     answer = Answer(tokens(["Half ", "and ", "half."]), hold_after=1)
     server.home.answers = [answer]
@@ -343,7 +392,7 @@ def test_from_the_chat_and_back_an_answer_goes_on(page: Page, server: Server) ->
     expect(page).to_have_title(re.compile("^Settings .* CloudToLocalLLM$"))
     page.go_back()
     expect(page.get_by_label("Message")).to_be_focused()
-    expect(page).to_have_title("CloudToLocalLLM")
+    expect(page).to_have_title(re.compile("^Hello .* CloudToLocalLLM$"))
     expect(page.locator(".markdown").last).to_have_text("Half")
     page.go_forward()
     expect(page.get_by_role("heading", name="Settings")).to_be_focused()

@@ -82,4 +82,5 @@ def test_a_refusal_is_shown_with_its_detail_and_retried(chat: Chat) -> None:
     chat.page.get_by_role("button", name="Try again").click()
     chat.expect_outcome("done")
     assert chat.answer == "Here I am."
-    assert chat.home.asked[0] == chat.home.asked[1]
+    first, second = ({**asked, "seed": None} for asked in chat.home.asked)
+    assert first == second

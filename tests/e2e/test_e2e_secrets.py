@@ -56,7 +56,7 @@ def used() -> Iterator[Used]:
 
 
 def sign_in(used: Used, browser: httpx.Client) -> None:
-    token = used.stack.sign_in_url.partition("#token=")[2]
+    token = used.stack.sign_in_url.partition("#token=")[2].partition("&")[0]
     used.secrets["sign-in token"] = token
     headers = {**OURS, "origin": used.stack.url}
     assert browser.post("/api/auth/sign-in", json={"token": token}, headers=headers).status_code == 204

@@ -5,11 +5,10 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import openai
@@ -30,9 +29,12 @@ from tests.support.deployment import (
     sign_in,
 )
 from tests.support.long_answer import question
+from tests.support.marks import found_in
 from tests.support.stack import wait_for
 
 from cloudtolocalllm.auth.dpop import ProofKey
+from cloudtolocalllm.bridge.keys import KeyList, key_list_path
+from cloudtolocalllm.runtime.clock import SystemClock
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -203,7 +205,7 @@ def by_key(used: Used, alice: httpx.Client) -> None:
             pytest.fail("expected the key's limits to be reached")
     fields = {"x-api-key": key}
     assert httpx.get(f"{used.deployment.url}/ollama/api/tags", headers=fields, timeout=20).status_code == 403
-    assert alice.get("/c2l/keys").status_code == 200
+    assert alice.get("/v1/models").status_code == 200
 
 
 def make_key(client: httpx.Client, **limits: object) -> str:
@@ -234,16 +236,25 @@ def pair_in_every_way(used: Used, alice: httpx.Client) -> None:
     assert alice.post("/api/bridge/pairing/device", json=ask).status_code == 200
 
 
+def known_at_home(deployment: Deployment) -> list[str]:
+    """Return the ids of the API keys that a home of Alice's lists."""
+    listed = []
+    for credential in deployment.homes.glob("*/*.json"):
+        keys = KeyList(key_list_path(credential), SystemClock())
+        listed += list(keys)
+        keys.close()
+    assert KEY_NAME in {key.name for key in listed}, "expected home to know it"
+    return sorted({key.id for key in listed})
+
+
 def revoke(used: Used, alice: httpx.Client) -> None:
     """Rename and revoke machines and keys."""
     known = bridges(alice)
     assert alice.patch(f"/api/bridge/{known['attic']['id']}", json={"name": "loft"}).status_code == 200
     for name in ("attic", "study"):
         assert alice.delete(f"/api/bridge/{known[name]['id']}").status_code == 204
-    listed = alice.get("/c2l/keys").json()["keys"]
-    assert KEY_NAME in {key["name"] for key in listed}, "expected home to know it"
-    for key in listed:
-        assert alice.delete(f"/api/auth/keys/{key['id']}").status_code == 204
+    for key in known_at_home(used.deployment):
+        assert alice.delete(f"/api/auth/keys/{key}").status_code == 204
     fields = {"x-api-key": used.marks["limited key"]}
     wait_for(
         lambda: httpx.get(f"{used.deployment.url}/v1/models", headers=fields, timeout=20).status_code == 401,
@@ -319,25 +330,6 @@ def leave(used: Used, alice: httpx.Client) -> None:
 
 
 # what is left
-
-
-def forms(text: str) -> set[bytes]:
-    """Return a text as it may be written: plain, in base64 at any place of a longer text, in hex, in a URL."""
-    plain = text.encode()
-    found = {plain, quote(text, safe="").encode()}
-    if len(plain) < 8:
-        return found  # random text would hold the few letters that remain of it
-    found |= {plain.hex().encode(), plain.hex().upper().encode()}
-    for before in range(3):
-        encoded = base64.b64encode(b"\0" * before + plain)
-        # without the letters that also hold bits of what stands before or behind
-        sure = encoded[-(-before * 8 // 6) : (before + len(plain)) * 8 // 6]
-        found |= {sure, sure.translate(bytes.maketrans(b"+/", b"-_"))}
-    return found
-
-
-def found_in(data: bytes, marks: Mapping[str, str]) -> list[str]:
-    return [name for name, mark in marks.items() if any(form in data for form in forms(mark))]
 
 
 def files_of(folder: Path) -> list[Path]:

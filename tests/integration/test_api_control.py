@@ -208,6 +208,7 @@ def slow_verification(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
         b"GET /healthz HTTP/1.1\r\n\r\n",
         b"\xff",
     ],
+    ids=["ping", "text", "close", "request", "no-frame"],
 )
 async def test_what_comes_before_the_answer_ends_the_connection(
     api: RunningApi, slow_verification: asyncio.Event, early: bytes

@@ -86,7 +86,7 @@ async def test_a_session_is_told_as_one(tmp_path: Path) -> None:
         user = api.person().id
         async with await api.sign_in(user) as browser, api.bridge(await api.pair(user)):
             cookie = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
-            said = await claims_of(api, {"cookie": cookie, "origin": ORIGIN, **MARK}, "/c2l/keys")
+            said = await claims_of(api, {"cookie": cookie, "origin": ORIGIN, **MARK}, "/v1/models")
             assert (said.via, said.scope, said.key_requests_per_minute) == ("session", "", 0)
             assert said.limits == api.settings.user_limits
 

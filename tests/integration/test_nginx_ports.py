@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from tests.support.descriptors import descriptors
 from tests.support.eventually import eventually
 from tests.support.ports import free_port
 
@@ -196,11 +197,6 @@ def speaking(path: Path, greeting: bytes, *handed: socket.socket | IO[bytes]) ->
     for one in (door, *connections):
         one.close()
     path.unlink()
-
-
-def descriptors() -> int:
-    """Return how many descriptors are open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def test_who_is_no_holder_is_not_believed(path: Path, port: int) -> None:

@@ -302,7 +302,7 @@ async def test_what_may_be_repeated_is_when_a_replica_dies_over_it(
         await other.start()
     async with make(api=tuple(Endpoint(path=str(other.path)) for other in others)) as site:
         answer = await site.send(site.head(method, "/api/x", "Content-Length: 0"))
-        assert (answer.status, answer.problem) == (503, "overloaded")
+        assert (answer.status, answer.problem) == (503, "connection-lost")
         assert len(seen) == reached
     for other in others:
         await other.stop()

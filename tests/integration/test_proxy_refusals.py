@@ -288,7 +288,7 @@ async def test_a_bridge_that_stays_away() -> None:
         _, headers = await streaming.head()
         network.refusing = True
         network.cut()
-        assert problem(await waiting.reply()) == "bridge-offline"
+        assert problem(await waiting.reply()) == "connection-lost"
         with pytest.raises(asyncio.IncompleteReadError):
             async for _ in streaming.chunks("POST", Reply(200, headers, b"")):
                 pass

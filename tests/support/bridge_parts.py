@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,24 +97,23 @@ async def home(
     tmp_path: Path, *engines: str, limits: Limits | None = None, clock: Clock | None = None, **settings: Any
 ) -> AsyncGenerator[Home]:
     """Run a bridge to these engines; `clock` instead of the machine's."""
-    server = TunnelServer(limits=limits)
-    listener, port = await listen(server)
-    credential = tmp_path / "credential.json"
-    now = time.time()
-    url = f"http://127.0.0.1:{port}"
-    BridgeIdentity(url, "br-test", "secret", ProofKey.generate(), now, now + 30 * 86_400).save(credential)
-    settings.setdefault("drain_grace", 0.1)
-    bridge = Bridge(
-        BridgeSettings(server=url, credential_file=credential, engines=engines, **settings),
-        clock=clock,
-    )
-    try:
+    async with AsyncExitStack() as steps:  # each is ended, whatever becomes of the others
+        server = TunnelServer(limits=limits)
+        listener, port = await listen(server)
+        steps.push_async_callback(listener.wait_closed)
+        steps.callback(listener.close)
+        steps.push_async_callback(server.close, GoAwayReason.SHUTDOWN, 0.1)
+        credential = tmp_path / "credential.json"
+        now = time.time()
+        url = f"http://127.0.0.1:{port}"
+        BridgeIdentity(url, "br-test", "secret", ProofKey.generate(), now, now + 30 * 86_400).save(credential)
+        settings.setdefault("drain_grace", 0.1)
+        bridge = Bridge(
+            BridgeSettings(server=url, credential_file=credential, engines=engines, **settings),
+            clock=clock,
+        )
+        steps.push_async_callback(bridge.close)
         await bridge.start()
         bridge.tunnels.wake("px-0123456789abcdef")
         await until(lambda: bool(server.tunnels()) and server.tunnels()[-1].attached)
         yield Home(bridge, server)
-    finally:
-        await bridge.close()
-        await server.close(GoAwayReason.SHUTDOWN, 0.1)
-        listener.close()
-        await listener.wait_closed()

@@ -23,7 +23,7 @@ from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.stack import ROOT, wait_for
 
-from cloudtolocalllm.cli.web import web_root
+from cloudtolocalllm.runtime.site import web_root
 
 START_TIMEOUT = 40.0
 STOP_TIMEOUT = 15.0
@@ -112,6 +112,20 @@ class Deployment:
         """Where a replica listens."""
         return self.run / f"api-{name}.sock"
 
+    def reached(self, name: str) -> Path:
+        """Return where other parts reach a replica, or the manager."""
+        return self.run / "manager.sock" if name == "manager" else self.socket(name)
+
+    @property
+    def state(self) -> str:
+        """Where replicas reach Redis."""
+        return self.redis.url
+
+    @property
+    def server(self) -> str:
+        """Where homes reach the edge."""
+        return self.url
+
     def replica(self, name: str, cookies: httpx.Cookies | None = None, **headers: str) -> httpx.Client:
         """Return a client of one replica, as the edge is one."""
         transport = httpx.HTTPTransport(uds=str(self.socket(name)))
@@ -141,8 +155,8 @@ class Deployment:
             "api",
             listen=f"unix:{self.socket(name)}",
             data_dir=self.root / "cloud",
-            manager=f"unix:{self.run / 'manager.sock'}",
-            state=self.redis.url,
+            manager=f"unix:{self.reached('manager')}",
+            state=self.state,
             replica=name,
             public_url=self.url,
             audit_dir=self.root / "audit" / f"api-{name}",
@@ -168,6 +182,16 @@ class Deployment:
 
         wait_for(ready, within=START_TIMEOUT, what=f"replica {name} to get ready")
 
+    def replace_apis(self, *, at_once: bool) -> None:
+        """Replace all replicas: killed together, or one after the other."""
+        if at_once:
+            for name in self.names:
+                self.parts[f"api-{name}"].kill()
+        for name in self.names:
+            if not at_once:
+                self.parts[f"api-{name}"].stop()
+            self.start_api(name)
+
     def start(self, **edge: object) -> None:
         """Start everything and wait until it serves.
 
@@ -188,7 +212,7 @@ class Deployment:
         page = web_root()
         if page is not None:
             settings["web_root"] = page
-        self._service("edge", "edge", api=",".join(f"unix:{self.socket(name)}" for name in self.names),
+        self._service("edge", "edge", api=",".join(f"unix:{self.reached(name)}" for name in self.names),
                       audit_origin="test/edge", **settings)  # fmt: skip
         for name in self.names:
             self.await_api(name)
@@ -244,8 +268,8 @@ class Deployment:
 
     def login(self, home: str, *arguments: str, environ: Mapping[str, str] | None = None) -> Part:
         """Start `bridge login` on a machine."""
-        command = (*PROGRAM, "bridge", "login", "--server", self.url, "--name", home, *self._home(home), *arguments)
-        return self.spawn(f"login-{home}", command, environ)
+        command = (*PROGRAM, "bridge", "login", "--server", self.server, "--name", home, *self._home(home))
+        return self.spawn(f"login-{home}", (*command, *arguments), environ)
 
     def bridge(self, home: str, engine: str = "", environ: Mapping[str, str] | None = None) -> Part:
         """Start `bridge run` on a machine.
@@ -255,7 +279,7 @@ class Deployment:
             engine: URL of its engine; "" for the one that all share.
             environ: Further variables.
         """
-        command = (*PROGRAM, "bridge", "run", "--server", self.url, "--engine", engine or self.engine.url)
+        command = (*PROGRAM, "bridge", "run", "--server", self.server, "--engine", engine or self.engine.url)
         return self.spawn(f"bridge-{home}", (*command, "--name", home, *self._home(home)), environ)
 
     def credential(self, home: str) -> Path:
@@ -389,6 +413,7 @@ def running_deployment(
     engine: Mapping[str, object] | None = None,
     manager: Mapping[str, object] | None = None,
     redis_options: Sequence[str] = (),
+    kind: type[Deployment] = Deployment,
     **edge: object,
 ) -> Iterator[Deployment]:
     """Run a deployment until the block ends; skips the test where Redis or Node.js is missing.
@@ -398,6 +423,7 @@ def running_deployment(
         engine: Settings of the demo engine.
         manager: Further settings of the manager.
         redis_options: More of the command line of Redis.
+        kind: Deployment, or one that starts its parts in another way.
         edge: Further settings of the edge.
     """
     with contextlib.ExitStack() as stack:
@@ -410,9 +436,7 @@ def running_deployment(
         provider = stack.enter_context(running_provider(f"http://127.0.0.1:{port}"))
         given = {"load_seconds": 0, "prefill_seconds": 0, "models": "demo:latest", **(engine or {})}
         home_engine = stack.enter_context(demo_engine(**given))
-        deployment = Deployment(
-            root, homes, port, tuple("abc"[:replicas]), store, provider, home_engine, manager or {}
-        )
+        deployment = kind(root, homes, port, tuple("abc"[:replicas]), store, provider, home_engine, manager or {})
         try:
             deployment.start(**edge)
             yield deployment

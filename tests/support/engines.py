@@ -60,9 +60,15 @@ def llama_server(spec: ModelSpec = TINY, *, slots: int = 4, api_key: str = "") -
 
 
 @contextlib.contextmanager
-def ollama_standin(engine: EngineProcess, **settings: object) -> Iterator[EngineProcess]:
-    """Run Ollama's API in front of a real engine: its tokens, with the loading and the faults of `DemoSettings`."""
-    command = [sys.executable, "-m", "tests.support.standin", engine.url]
+def ollama_standin(engine: EngineProcess, *, pace: float = 0, **settings: object) -> Iterator[EngineProcess]:
+    """Run Ollama's API in front of a real engine: its tokens, with the loading and the faults of `DemoSettings`.
+
+    Args:
+        engine: The real one.
+        pace: Tokens a second at most; 0 for as fast as it is.
+        settings: Of `DemoSettings`.
+    """
+    command = [sys.executable, "-m", "tests.support.standin", engine.url, str(pace)]
     with _demo(command, {"models": f"{MODEL}:latest", **settings}) as process:
         yield EngineProcess(process.url, process.pid, engine.text)
 

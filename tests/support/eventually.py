@@ -10,7 +10,7 @@ T = TypeVar("T")
 PAUSE = 0.03
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], wanted: Callable[[T], object], *, within: float = 5.0) -> T:
+async def eventually(ask: Callable[[], Awaitable[T]], wanted: Callable[[T], object], *, within: float = 20.0) -> T:
     """Ask until the answer is as wanted, and return it.
 
     Args:

@@ -1,10 +1,12 @@
 """A streamed answer of the scripted engine, which says the same to the same question however it is asked."""
 
+import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 
 import httpx
+from tests.support.eventually import eventually
 
 
 def question(tokens: int, pace: float, *, prompt: str = "go") -> dict[str, object]:
@@ -31,6 +33,13 @@ async def text_of(response: httpx.Response, arrived: list[float] | None = None) 
             arrived.append(time.monotonic())
         parts.append(json.loads(line)["message"]["content"])
     return "".join(parts)
+
+
+async def some_more(arrived: Sized, answer: "asyncio.Task[str] | None" = None) -> None:
+    """Wait until some more of an answer has come than now; not when that is over."""
+    wanted = len(arrived) + 5
+    over = answer.done if answer is not None else lambda: False
+    await eventually(lambda: asyncio.sleep(0, len(arrived)), lambda found: found >= wanted or over(), within=40)
 
 
 async def ask(

@@ -64,6 +64,12 @@ class RedisServer:
         # what it says from now on is read and forgotten, for a full pipe would stop it
         threading.Thread(target=_drain, args=(process,), daemon=True).start()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """End it, if it runs."""
         process, self._process = self._process, None

@@ -86,10 +86,12 @@ class ScriptedEngine:
                 asked.json({"ok": True})
             else:
                 await self.answer(asked)
+        except OSError:
+            asked.gone.set()  # writing has told of it before reading could
+            raise
         finally:
             watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+            await asyncio.wait((watch,))
 
     def _answer_health(self, asked: Asked) -> bool:
         if asked.method != "GET":

@@ -1,4 +1,7 @@
-"""A script: Ollama's API in front of the real llama.cpp engine. `python -m tests.support.standin ENGINE_URL`."""
+"""A script: Ollama's API in front of the real llama.cpp engine.
+
+`python -m tests.support.standin ENGINE_URL [TOKENS_PER_SECOND]`.
+"""
 
 import asyncio
 import contextlib
@@ -23,20 +26,30 @@ LINE_LIMIT = 1024 * 1024
 class RealSource:
     """Takes tokens from an engine that speaks OpenAI's API; one connection an answer."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pace: float = 0) -> None:
+        """Make a source.
+
+        Args:
+            url: Of the engine.
+            pace: Tokens a second at most; 0 for as fast as the engine is.
+        """
         parts = urlsplit(url)
+        self._rest = 1 / pace if pace else 0.0
         self._address = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._tasks = TaskSet()
 
     def start(self, request: Generate, sink: TokenSink) -> Generation:
-        return _Relay(self._tasks, self._address, request, sink)
+        return _Relay(self._tasks, self._address, request, sink, self._rest)
 
 
 class _Relay:
     """One answer of the real engine."""
 
-    def __init__(self, tasks: TaskSet, address: tuple[str, int], request: Generate, sink: TokenSink) -> None:
+    def __init__(
+        self, tasks: TaskSet, address: tuple[str, int], request: Generate, sink: TokenSink, rest: float
+    ) -> None:
         self._address = address
+        self._rest = rest
         self._request = request
         self._sink = sink
         self._flowing = asyncio.Event()
@@ -60,6 +73,8 @@ class _Relay:
                     await self._flowing.wait()
                     if self._pass_on(event):
                         return
+                    if self._rest:
+                        await asyncio.sleep(self._rest)
             self._sink.on_failed("the engine broke off")
         except (OSError, ValueError, asyncio.IncompleteReadError) as error:
             self._sink.on_failed(f"{type(error).__name__} at the engine")
@@ -113,7 +128,7 @@ class _Relay:
 
 def main() -> None:
     settings = load(DemoSettings, PREFIX, environment())
-    source = RealSource(sys.argv[1])
+    source = RealSource(sys.argv[1], float(sys.argv[2]) if sys.argv[2:] else 0)
 
     async def run(stop: asyncio.Event) -> None:
         await serve(settings, stop, source=source)

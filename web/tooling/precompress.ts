@@ -5,9 +5,10 @@ import { promisify } from "node:util";
 import { brotliCompress, gzip, constants as zlib } from "node:zlib";
 import type { Plugin } from "vite";
 
-const TEXT = new Set([".js", ".css", ".html", ".svg", ".json", ".txt"]);
-/** Below this a compressed copy saves no network packet. The entry page is such a file: scanners would take its
- * compression for BREACH (CVE-2013-3587), though it is the same for everybody. */
+/** Not the entry page: it fits a network packet anyway, and scanners would take its compression for BREACH
+ * (CVE-2013-3587), though it is the same for everybody. */
+const TEXT = new Set([".js", ".css", ".svg", ".json", ".txt"]);
+/** Below this a compressed copy saves no network packet. */
 const SMALLEST_BYTES = 1024;
 
 const brotli = promisify(brotliCompress);

@@ -32,7 +32,7 @@ from cloudtolocalllm.api.waker import Waker
 from cloudtolocalllm.auth import assertion
 from cloudtolocalllm.auth.assertion import NO_LIMITS, Assertion, Limits
 from cloudtolocalllm.auth.keys import KeyClaims
-from cloudtolocalllm.auth.scopes import NO_SCOPE
+from cloudtolocalllm.auth.scopes import NO_SCOPE, KeyScope
 from cloudtolocalllm.contracts import authorize as contract
 from cloudtolocalllm.contracts.instances import Instance
 from cloudtolocalllm.contracts.problems import Problem
@@ -158,11 +158,10 @@ def decide(question: Question, facts: Facts) -> Allow | Deny:
     scope = NO_SCOPE if identity.key is None else identity.key.scope
     if not scope.allows_route(question.path):
         return Deny(Problem.KEY_SCOPE, "It is limited to other routes; make a key for this one.")
-    if not facts.bridges:
-        return Deny(Problem.NO_BRIDGE_PAIRED, "Pair the machine that runs your models first.")
-    bridges = tuple(bridge for bridge in facts.bridges if scope.bridge in (None, bridge.id))
-    if not bridges:
-        return Deny(Problem.KEY_SCOPE, "It is limited to a machine that is not paired any more; make a new key.")
+    sealed = question.path.startswith(contract.SEALED_PREFIX)
+    bridges = _named(question, facts.bridges, scope) if sealed else _any(facts.bridges, scope)
+    if isinstance(bridges, Deny):
+        return bridges
     connected = [bridge for bridge in bridges if bridge.connected is not None]
     if not connected:
         passing = any(bridge.returning for bridge in bridges)
@@ -170,6 +169,28 @@ def decide(question: Question, facts: Facts) -> Allow | Deny:
     # The most recently connected first: of two, it is the one that somebody just started.
     connected.sort(key=lambda bridge: bridge.connected or 0.0, reverse=True)
     return Allow(assertion.CLIENT, identity, tuple(connected[:MAX_BRIDGES]))
+
+
+def _any(paired: tuple[BridgeFact, ...], scope: KeyScope) -> tuple[BridgeFact, ...] | Deny:
+    """Return the bridges that may serve a request to whichever has the model."""
+    if not paired:
+        return Deny(Problem.NO_BRIDGE_PAIRED, "Pair the machine that runs your models first.")
+    bridges = tuple(bridge for bridge in paired if scope.bridge in (None, bridge.id))
+    return bridges or Deny(
+        Problem.KEY_SCOPE, "It is limited to a machine that is not paired any more; make a new key."
+    )
+
+
+def _named(question: Question, paired: tuple[BridgeFact, ...], scope: KeyScope) -> tuple[BridgeFact, ...] | Deny:
+    """Return the one bridge that a sealed request names: nobody else could open it.
+
+    Others' bridges, and what is no id at all, are not told apart from what is not there.
+    """
+    wanted = question.path.removeprefix(contract.SEALED_PREFIX)
+    if scope.bridge not in (None, wanted):
+        return Deny(Problem.KEY_SCOPE, "It is limited to another machine; make a key for this one.")
+    bridges = tuple(bridge for bridge in paired if bridge.id == wanted)
+    return bridges or Deny(Problem.NOT_FOUND, "No machine of this account has that id; pair this client anew.")
 
 
 def _decide_tunnel(question: Question, identity: Identity) -> Allow | Deny:

@@ -16,10 +16,11 @@ MAX_MODELS = 16
 MAX_MODELS_TEXT = 1024
 MAX_COUNT = 10**12
 """Largest limit that can be asked for; more is the same as none."""
-ROUTE_PREFIXES = ("/v1/", "/ollama/", "/anthropic/")
-"""Below which all routes lie that a key can be limited to."""
+ROUTE_PREFIXES = ("/v1/", "/ollama/", "/anthropic/", "/e2e/")
+"""Below which all routes lie that a key can be limited to. What is asked in a sealed request must be within the scope
+as well as the sealed route itself, so a key for `/v1/` alone reaches nothing by sealing it."""
 
-_ROUTE = re.compile(r"/(?:v1|ollama|anthropic)/[A-Za-z0-9_/-]{0,64}", re.ASCII)
+_ROUTE = re.compile(r"/(?:v1|ollama|anthropic|e2e)/[A-Za-z0-9_/-]{0,64}", re.ASCII)
 _MODEL = re.compile(r"[A-Za-z0-9._:/@+*?-]{1,128}", re.ASCII)
 _BRIDGE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _EXCHANGES = "/c2l/exchanges/"

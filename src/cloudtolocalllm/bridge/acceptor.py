@@ -1,53 +1,113 @@
-"""Takes each request that comes out of the tunnel to where it belongs: an engine, the journal, or a refusal."""
+"""Takes each request that comes out of the tunnel to where it belongs: an engine, the journal, or a refusal.
 
-import json
+A request in the clear comes as it is (`__call__`); one that was sealed comes from the gateway, opened and proved to
+be a device's (`serve`), and is treated alike.
+"""
+
 import logging
 import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from cloudtolocalllm.bridge.caller import Caller, check_tokens, identify
 from cloudtolocalllm.bridge.ends import Inbound
 from cloudtolocalllm.bridge.exchange import Desk, Exchange
 from cloudtolocalllm.bridge.fields import FieldsRefusedError, framing
-from cloudtolocalllm.bridge.follower import StreamFollower
-from cloudtolocalllm.bridge.guard import EXCHANGE_ID, JournalRoute, KeysRoute, Route, RouteRefusedError, admit
+from cloudtolocalllm.bridge.follower import StreamFollower, Watching
+from cloudtolocalllm.bridge.guard import EXCHANGE_ID, JournalRoute, Route, RouteRefusedError, admit
 from cloudtolocalllm.bridge.journal import ExchangeRunsError, Record
+from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.bridge.refusal import RefusalError, problem_response
+from cloudtolocalllm.contracts.authorize import SEALED_PREFIX
+from cloudtolocalllm.contracts.home import READABLE
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.link import Stream, StreamHandler
 from cloudtolocalllm.runtime.http1 import Headers
-from cloudtolocalllm.tunnel import RequestHead, ResetReason
+from cloudtolocalllm.tunnel import RequestHead
 
 log = logging.getLogger(__name__)
 
 EXCHANGE_ID_FIELD = b"c2l-exchange-id"
+PLAIN_OFF = (
+    "The server could read it in passing. Use the local endpoint of `cloudtolocalllm connect`, or the page, which "
+    "seal what they send; or set C2L_BRIDGE_PLAIN=on for the bridge at home."
+)
+
+Gateway = Callable[[RequestHead, Stream, Caller], StreamHandler]
+"""Takes sealed requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request and where its answer goes."""
+
+    head: RequestHead
+    port: Port
+    caller: Caller
+    exchange_id: str
+    named: bool = False
+    """Whether a device chose the exchange's name, so that it may take the answer up again."""
+
+    @property
+    def bodyless(self) -> bool:
+        """Whether only the head is wanted."""
+        return self.head.method == "HEAD"
 
 
 class BridgeAcceptor:
     """The bridge's side of every stream."""
 
-    def __init__(self, desk: Desk, *, allow: tuple[str, ...] = ()) -> None:
+    def __init__(self, desk: Desk, *, allow: tuple[str, ...] = (), plain: bool = True) -> None:
         """Make an acceptor.
 
         Args:
             desk: What requests need.
             allow: Which optional routes are switched on.
+            plain: Whether engines are asked for what was not sealed.
         """
         self._desk = desk
         self._allow = allow
+        self._plain = plain
+        self.gateway: Gateway | None = None
+        """Takes what is below SEALED_PREFIX."""
 
     def __call__(self, head: RequestHead, stream: Stream) -> StreamHandler:
         """Take a new request."""
-        exchange_id = _exchange_id(head.headers)
+        nobody = Asked(head, stream, Caller(), _exchange_id(head.headers))
+        return self._guarded(nobody, lambda: self._outer(head, stream, nobody.exchange_id))
+
+    def serve(self, head: RequestHead, port: Port, caller: Caller, exchange: str | None) -> StreamHandler:
+        """Take a request that was sealed.
+
+        Args:
+            head: What stood inside.
+            port: Seals the answer.
+            caller: Whose device proved to have made it, and who may use this route.
+            exchange: The name that the device chose for it, or None.
+        """
+        asked = Asked(head, port, caller, exchange or secrets.token_urlsafe(16), exchange is not None)
+        return self._guarded(asked, lambda: self._take(admit(head.method, head.target, self._allow), asked))
+
+    def _outer(self, head: RequestHead, stream: Stream, exchange_id: str) -> StreamHandler:
+        caller = identify(head.headers, self._desk.keys, self._desk.clock.wall())
+        if head.target.startswith(SEALED_PREFIX) and self.gateway is not None:
+            return self.gateway(head, stream, caller)
+        route = admit(head.method, head.target, self._allow)
+        if isinstance(route, Route) and not self._plain:
+            raise RefusalError(Problem.PLAIN_OFF, PLAIN_OFF)
+        return self._take(route, Asked(head, stream, caller, exchange_id))
+
+    def _take(self, route: Route | JournalRoute, asked: Asked) -> StreamHandler:
+        if isinstance(route, JournalRoute):
+            return self._journal(route, asked)
+        if route.merged and (asked.caller.scope.models or len(self._desk.catalog.serving(route.family)) > 1):
+            return self._merge(route, asked)
+        return self._forward(route, asked)
+
+    def _guarded(self, asked: Asked, take: Callable[[], StreamHandler]) -> StreamHandler:
+        """Take a request, or answer why not."""
         try:
-            caller = identify(head.headers, self._desk.keys, self._desk.clock.wall())
-            route = admit(head.method, head.target, self._allow)
-            if isinstance(route, KeysRoute):
-                return self._list_keys(caller, stream, exchange_id)
-            if isinstance(route, JournalRoute):
-                return self._journal(route, caller, stream)
-            if route.merged and (caller.scope.models or len(self._desk.catalog.serving(route.family)) > 1):
-                return self._merge(route, caller, head, stream, exchange_id)
-            return self._forward(route, caller, head, stream, exchange_id)
+            return take()
         except RouteRefusedError as error:
             log.info("a route was refused")
             refusal = RefusalError(Problem.ROUTE_REFUSED, str(error))
@@ -57,56 +117,59 @@ class BridgeAcceptor:
             refusal = RefusalError(Problem.BAD_REQUEST, "Expected an exchange id that is not in use.")
         except RefusalError as error:
             refusal = error
-        return self._refuse(refusal, head, stream, exchange_id)
+        return self._refuse(refusal, asked)
 
-    def _forward(
-        self, route: Route, caller: Caller, head: RequestHead, stream: Stream, exchange_id: str
-    ) -> StreamHandler:
-        desk = self._desk
-        body = framing(route.method, head.headers)
+    def _forward(self, route: Route, asked: Asked) -> StreamHandler:
+        desk, caller = self._desk, asked.caller
+        body = framing(route.method, asked.head.headers)
         if route.names_model:
             check_tokens(caller, desk.keys, desk.clock.wall())
-        if route.journalled:
-            record = desk.journal.open(exchange_id, desk.clock.monotonic(), caller.key)
-        else:
-            record = Record(exchange_id, owner=caller.key)
-        exchange = Exchange(desk, caller, route, head, body, stream, record)
+        # What a device has named is kept whatever it is; else only generated text is worth it.
+        kept = asked.named if caller.device else route.journalled
+        exchange = Exchange(desk, caller, route, asked.head, body, asked.port, self._record(asked, kept=kept))
         exchange.start()
         return Inbound(exchange)
 
+    def _record(self, asked: Asked, *, kept: bool) -> Record:
+        """Begin the record of an answer.
+
+        Raises:
+            ExchangeRunsError: One of the same name runs.
+        """
+        caller = asked.caller
+        if not kept:
+            return Record(asked.exchange_id, owner=caller.key, device=caller.device)
+        record = self._desk.journal.open(
+            asked.exchange_id, self._desk.clock.monotonic(), caller.key, caller.device
+        )  # fmt: skip
+        record.request = f"{asked.head.method} {asked.head.target}"
+        return record
+
     # --- the bridge's own answers ---------------------------------------------------------------------------------
 
-    def _list_keys(self, caller: Caller, stream: Stream, exchange_id: str) -> StreamHandler:
-        if not caller.may_list_keys():
-            raise RefusalError(Problem.FORBIDDEN, "Only a signed-in person may list the API keys.")
-        now = self._desk.clock.wall()
-        self._desk.keys.refresh()
-        # Of a key that was never met there is nothing to tell but that it is revoked.
-        listed = [key.to_json(now) for key in self._desk.keys if key.created]
-        return self._answer(200, *_json(json.dumps({"keys": listed}).encode()), stream, exchange_id)
-
-    def _journal(self, route: JournalRoute, caller: Caller, stream: Stream) -> StreamHandler:
-        record = self._desk.journal.find(route.exchange_id, self._desk.clock.monotonic())
-        if record is None or not caller.may_see(record.owner):
+    def _journal(self, route: JournalRoute, asked: Asked) -> StreamHandler:
+        journal, now, device = self._desk.journal, self._desk.clock.monotonic(), asked.caller.device
+        record = journal.find(route.exchange_id, now, device)
+        if record is None and device and route.method == "DELETE":
+            # What is stopped may come after its stop: a relay need not keep their order.
+            record = journal.open(route.exchange_id, now, asked.caller.key, device)
+        if record is None or not (device or asked.caller.may_see(record.owner)):
             raise RefusalError(Problem.NOT_FOUND, "No such exchange is running, and no answer of that name is kept.")
         if route.method == "DELETE":
-            if record.cancel is not None:
-                record.cancel()
-            return self._answer(204, (), b"", stream, route.exchange_id)
+            record.stop(now)
+            return self._answer(204, (), b"", Asked(asked.head, asked.port, asked.caller, route.exchange_id))
         if not record.kept:
             raise RefusalError(Problem.NOT_FOUND, "The answer has become too large to be kept for re-attaching.")
         if route.offset > record.size:
             raise RefusalError(Problem.BAD_REQUEST, "The offset lies behind the end of the answer.")
-        follower = StreamFollower(record, stream, offset=route.offset, replay=True, bodyless=route.method == "HEAD")
-        return Watching(record, follower, stream)
+        follower = StreamFollower(record, asked.port, offset=route.offset, replay=True, bodyless=asked.bodyless)
+        return Watching(record, follower, asked.port)
 
-    def _merge(
-        self, route: Route, caller: Caller, head: RequestHead, stream: Stream, exchange_id: str
-    ) -> StreamHandler:
-        record = Record(exchange_id)
-        watching = Watching(record, StreamFollower(record, stream, bodyless=head.method == "HEAD"), stream)
-        self._desk.tasks.start(self._merged(route, caller, record), "joining lists")
-        return watching
+    def _merge(self, route: Route, asked: Asked) -> StreamHandler:
+        record = self._record(asked, kept=asked.named)
+        follower = StreamFollower(record, asked.port, bodyless=asked.bodyless)
+        self._desk.tasks.start(self._merged(route, asked.caller, record), "joining lists")
+        return Watching(record, follower, asked.port)
 
     async def _merged(self, route: Route, caller: Caller, record: Record) -> None:
         try:
@@ -114,55 +177,25 @@ class BridgeAcceptor:
             status = 200
         except RefusalError as error:
             status, headers, content = problem_response(error)
-        self._fill(record, status, headers, content)
+        self._fill(record, status, headers if caller.device else (*headers, READABLE), content)
 
-    def _refuse(self, refusal: RefusalError, head: RequestHead, stream: Stream, exchange_id: str) -> StreamHandler:
+    def _refuse(self, refusal: RefusalError, asked: Asked) -> StreamHandler:
         status, headers, content = problem_response(refusal)
-        return self._answer(status, headers, b"" if head.method == "HEAD" else content, stream, exchange_id)
+        return self._answer(status, headers, b"" if asked.bodyless else content, asked)
 
-    def _answer(
-        self, status: int, headers: Headers, content: bytes, stream: Stream, exchange_id: str
-    ) -> StreamHandler:
-        record = Record(exchange_id)
-        watching = Watching(record, StreamFollower(record, stream), stream)
+    def _answer(self, status: int, headers: Headers, content: bytes, asked: Asked) -> StreamHandler:
+        record = Record(asked.exchange_id)
+        watching = Watching(record, StreamFollower(record, asked.port), asked.port)
         self._fill(record, status, headers, content)
         return watching
 
     def _fill(self, record: Record, status: int, headers: Headers, content: bytes) -> None:
+        if record.ended:  # stopped meanwhile
+            return
         record.start(status, (*headers, (EXCHANGE_ID_FIELD, record.id.encode())))
         if content:
             record.write(content)
         record.finish((), self._desk.clock.monotonic())
-
-
-class Watching:
-    """The handler of a stream that reads a record and whose own content means nothing."""
-
-    __slots__ = ("_follower", "_record", "_stream")
-
-    def __init__(self, record: Record, follower: StreamFollower, stream: Stream) -> None:
-        self._record = record
-        self._follower = follower
-        self._stream = stream
-
-    def on_head(self, head: object) -> None:
-        """Never called in the role of a bridge."""
-
-    def on_data(self, data: bytes) -> None:
-        """Content that is not wanted is read over, so that the tunnel's credit comes back."""
-        self._stream.consumed(len(data))
-
-    def on_end(self, trailers: Headers) -> None:
-        """The request is complete."""
-
-    def on_reset(self, reason: ResetReason, detail: str) -> None:
-        """The reader went away; what it read goes on."""
-        self._follower.leave()
-
-    def on_writable(self) -> None:
-        """The stream's window opened."""
-        if self._follower.pump():
-            self._record.drained()
 
 
 def _json(content: bytes) -> tuple[Headers, bytes]:

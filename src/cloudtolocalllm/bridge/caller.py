@@ -17,6 +17,10 @@ from cloudtolocalllm.runtime.http1 import Headers
 MAX_SCOPE = 4096
 """Bytes of C2L-Scope."""
 
+AT_HOME = "local"
+"""In place of a device's id: somebody at this machine, by the page that the bridge serves. No id of a device is
+so short."""
+
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _FIELDS = (VIA, KEY_ID, KEY_SCOPE)
 
@@ -30,14 +34,35 @@ class Caller:
     key: str = ""
     """The API key's id; "" when none was used."""
     scope: KeyScope = NO_SCOPE
-
-    def may_list_keys(self) -> bool:
-        """Tell whether the list of keys is for this caller: a lost key must not show which others there are."""
-        return self.session
+    device: str = ""
+    """Id of the device that proved to have sealed the request, or AT_HOME; "" for one that came in the clear through
+    the cloud."""
 
     def may_see(self, owner: str) -> bool:
         """Tell whether an exchange that was begun with this key ("" for none) is this caller's: a key has its own."""
         return not self.key or self.key == owner
+
+    def check_route(self, target: str) -> None:
+        """Refuse what was sealed for a route that the key does not reach; of others the cloud has looked at it.
+
+        Args:
+            target: As it stands in the sealed request.
+
+        Raises:
+            RefusalError: It does not.
+        """
+        if not self.scope.allows_route(target.partition("?")[0]):
+            raise RefusalError(Problem.KEY_SCOPE, "It is limited to other routes.")
+
+    def check_home(self) -> None:
+        """Refuse the home's own routes to a limited key: what a run asks an engine for would be counted nowhere.
+
+        Raises:
+            RefusalError: It is one.
+        """
+        scope = self.scope
+        if scope.routes or scope.models or scope.tokens_per_day is not None:
+            raise RefusalError(Problem.KEY_SCOPE, "The home's own routes need a key without limits, or a session.")
 
     def check_models(self, models: list[str]) -> None:
         """Refuse a request for models that are out of the key's scope.

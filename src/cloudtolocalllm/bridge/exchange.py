@@ -7,6 +7,7 @@ the record's followers carry it to their streams.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cloudtolocalllm.bridge import fields
@@ -21,10 +22,11 @@ from cloudtolocalllm.bridge.intake import Intake, Memory
 from cloudtolocalllm.bridge.journal import Journal, Record
 from cloudtolocalllm.bridge.keys import KeyList
 from cloudtolocalllm.bridge.naming import ModelUnreadableError, canonical, named_models
+from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.bridge.refusal import RefusalError, problem_response
 from cloudtolocalllm.bridge.usage import Usage
+from cloudtolocalllm.contracts.home import READABLE
 from cloudtolocalllm.contracts.problems import Problem
-from cloudtolocalllm.link import Stream
 from cloudtolocalllm.runtime.clock import Clock
 from cloudtolocalllm.runtime.http1 import BadResponseError, Body, BodyKind, ConnectError, Connection, Headers
 from cloudtolocalllm.runtime.http1 import Exchange as EngineExchange
@@ -62,6 +64,12 @@ class Desk:
             if exchange.record.owner == key_id:
                 exchange.cancel()
 
+    def device_removed(self, device: str) -> None:
+        """Stop what a device asked for."""
+        for exchange in tuple(self.live):
+            if exchange.record.device == device:
+                exchange.cancel()
+
     def abort(self) -> None:
         """Stop every engine's work: the bridge ends."""
         for exchange in tuple(self.live):
@@ -92,12 +100,13 @@ class Exchange:
         "_waiting",
         "follower",
         "intake",
+        "on_loading",
         "record",
         "usage",
     )
 
     def __init__(
-        self, desk: Desk, caller: Caller, route: Route, head: RequestHead, body: Body, stream: Stream, record: Record
+        self, desk: Desk, caller: Caller, route: Route, head: RequestHead, body: Body, stream: Port, record: Record
     ) -> None:
         """Begin; whoever makes it then calls `start`.
 
@@ -119,8 +128,11 @@ class Exchange:
         self._head = head
         self._body = body
         self.record = record
+        record.arriving = True
         self.follower = StreamFollower(record, stream, bodyless=head.method == "HEAD")
         self.intake = Intake(stream, body, desk.memory)
+        self.on_loading: Callable[[], None] | None = None
+        """Called when the engine has to load the model first."""
         self._engine: Engine | None = None
         self._exchange: EngineExchange | None = None
         self._model: str | None = None
@@ -237,6 +249,7 @@ class Exchange:
 
     def take_end(self) -> None:
         """The request is complete."""
+        self.record.arriving = False
         if not self.record.ended:
             try:
                 self.intake.end(self._received)
@@ -265,6 +278,8 @@ class Exchange:
         if not self._waiting and not self.record.status and not self.record.ended:
             self._waiting = True
             engine.wait_began()
+            if self.on_loading is not None:
+                self.on_loading()
 
     def _wait_ended(self) -> None:
         if self._slow is not None:
@@ -294,7 +309,7 @@ class Exchange:
             return
         if self.usage is not None:
             self.usage.begin(next((value for name, value in headers if name == b"content-type"), b""))
-        self.record.start(status, (*fields.from_engine(headers), (b"c2l-exchange-id", self.record.id.encode())))
+        self.record.start(status, self._head_fields(fields.from_engine(headers)))
 
     def informed(self, status: int, headers: Headers) -> None:
         """The engine sent an informational response."""
@@ -367,11 +382,16 @@ class Exchange:
             return
         self.abort()
         status, headers, content = problem_response(refusal)
-        self.record.start(status, (*headers, (b"c2l-exchange-id", self.record.id.encode())))
+        self.record.start(status, self._head_fields(headers))
         if self._method != "HEAD":
             self.record.write(content)
         self.record.finish((), self._desk.clock.monotonic())
         self._log(refusal.problem.value.slug)
+
+    def _head_fields(self, headers: Headers) -> Headers:
+        """Return the fields of the answer's head with those that are ours."""
+        named = (*headers, (b"c2l-exchange-id", self.record.id.encode()))
+        return named if self._caller.device else (*named, READABLE)
 
     def reset(self, reason: ResetReason) -> None:
         """The request's own stream is gone: stop, unless it was only the tunnel that was lost."""

@@ -9,6 +9,8 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """Control characters (RFC 9110 §5.5): CR and LF would begin another field or request at the engine."""
 MAX_FIELDS = 100
+_WITH_CONTENT = frozenset({"POST", "DELETE"})
+"""Methods whose routes take content; Ollama's DELETE names the model in it."""
 
 _DROPPED_TO_ENGINE = frozenset(
     {
@@ -99,7 +101,7 @@ def framing(method: str, headers: Headers) -> Body:
     """
     lengths = [value for name, value in headers if name == b"content-length"]
     if not lengths:
-        return CHUNKED if method == "POST" else NO_BODY
+        return CHUNKED if method in _WITH_CONTENT else NO_BODY
     if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > 15:
         raise FieldsRefusedError("Expected one Content-Length that is a number.")
     length = int(lengths[0])

@@ -3,7 +3,7 @@
 import asyncio
 
 from cloudtolocalllm.bridge.journal import Record
-from cloudtolocalllm.link import Stream
+from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.runtime.http1 import Headers
 from cloudtolocalllm.tunnel import ResetReason, ResponseHead
 
@@ -14,10 +14,17 @@ class StreamFollower:
     Its owner calls `pump` when the stream is writable again and `leave` when it was reset.
     """
 
-    __slots__ = ("_bodyless", "_done", "_headed", "_record", "_replay", "_stream", "offset")
+    __slots__ = ("_bodyless", "_done", "_fields", "_headed", "_record", "_replay", "_stream", "offset")
 
     def __init__(
-        self, record: Record, stream: Stream, *, offset: int = 0, replay: bool = False, bodyless: bool = False
+        self,
+        record: Record,
+        stream: Port,
+        *,
+        offset: int = 0,
+        replay: bool = False,
+        bodyless: bool = False,
+        fields: Headers = (),
     ) -> None:
         """Begin to follow.
 
@@ -27,12 +34,14 @@ class StreamFollower:
             offset: Bytes of content to skip.
             replay: Whether this is a later attachment, whose content has another length than the answer's.
             bodyless: Whether only the head is wanted (HEAD).
+            fields: More of the head, for this reader only.
         """
         self._record = record
         self._stream = stream
         self.offset = offset
         self._replay = replay
         self._bodyless = bodyless
+        self._fields = fields
         self._headed = False
         self._done = False
         record.follow(self)
@@ -53,7 +62,7 @@ class StreamFollower:
         if self._replay:
             headers = tuple(field for field in headers if field[0] != b"content-length")
         self._headed = True
-        self._stream.send_head(ResponseHead(record.status, headers))
+        self._stream.send_head(ResponseHead(record.status, (*headers, *self._fields)))
         if self._bodyless:
             self._finish()
         else:
@@ -111,3 +120,33 @@ class StreamFollower:
         else:
             self._stream.end(() if self._bodyless else record.trailers)
         record.unfollow(self)
+
+
+class Watching:
+    """The handler of a stream that reads a record and whose own content means nothing."""
+
+    __slots__ = ("_follower", "_record", "_stream")
+
+    def __init__(self, record: Record, follower: StreamFollower, stream: Port) -> None:
+        self._record = record
+        self._follower = follower
+        self._stream = stream
+
+    def on_head(self, head: object) -> None:
+        """Never called in the role of a bridge."""
+
+    def on_data(self, data: bytes) -> None:
+        """Content that is not wanted is read over, so that the tunnel's credit comes back."""
+        self._stream.consumed(len(data))
+
+    def on_end(self, trailers: Headers) -> None:
+        """The request is complete."""
+
+    def on_reset(self, reason: ResetReason, detail: str) -> None:
+        """The reader went away; what it read goes on."""
+        self._follower.leave()
+
+    def on_writable(self) -> None:
+        """The stream's window opened."""
+        if self._follower.pump():
+            self._record.drained()

@@ -47,17 +47,11 @@ class JournalRoute:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeysRoute:
-    """A request for the list of API keys that is kept here."""
-
-
 OPTIONAL_ROUTES = frozenset({"pull", "delete", "copy"})
 """Routes of Ollama that are served only when switched on at home; create, push and blobs never are."""
 
 EXCHANGE_ID = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _JOURNAL_PATH = re.compile(r"/c2l/exchanges/([A-Za-z0-9_-]{16,64})")
-_KEYS_PATH = "/c2l/keys"
 _OFFSET = re.compile(r"offset=([0-9]{1,15})")
 
 
@@ -102,7 +96,7 @@ SWITCHED: dict[tuple[str, str], tuple[str, Route]] = {
 }
 
 
-def admit(method: str, target: str, allow: Collection[str] = ()) -> Route | JournalRoute | KeysRoute:
+def admit(method: str, target: str, allow: Collection[str] = ()) -> Route | JournalRoute:
     """Return where a request leads.
 
     Args:
@@ -122,8 +116,6 @@ def admit(method: str, target: str, allow: Collection[str] = ()) -> Route | Jour
             raise RouteRefusedError(f"It is switched off at home; allow {name} in the bridge's settings to use it.")
     if route is not None:
         return route if method == asked else Route("HEAD", route.family, route.path, merged=route.merged)
-    if method == "GET" and path == _KEYS_PATH:
-        return KeysRoute()
     journal = _JOURNAL_PATH.fullmatch(path)
     if journal is not None and asked in ("GET", "DELETE"):
         return JournalRoute(method, journal.group(1), _offset(query))

@@ -1,8 +1,8 @@
 """A request's content on its way from the tunnel to an engine."""
 
+from cloudtolocalllm.bridge.port import Port
 from cloudtolocalllm.bridge.refusal import RefusalError
 from cloudtolocalllm.contracts.problems import Problem
-from cloudtolocalllm.link import Stream
 from cloudtolocalllm.runtime.http1 import Body, BodyKind, Exchange
 
 MAX_READ = 32 * 1024 * 1024
@@ -44,7 +44,7 @@ class Intake:
         "ended",
     )
 
-    def __init__(self, stream: Stream, body: Body, memory: Memory) -> None:
+    def __init__(self, stream: Port, body: Body, memory: Memory) -> None:
         """Begin; nothing has come yet.
 
         Args:

@@ -4,7 +4,8 @@ A Record is one answer, written once by whoever asks the engine, and read by its
 itself and those that attach later. The Journal bounds what all records hold together.
 
 - A record that runs is never forgotten, for it must be possible to stop it; when memory runs short after every
-  finished one has gone, the largest running one is shed: it keeps only what its followers have not read.
+  finished one has gone, the largest running one is shed: it keeps only what its followers have not read. Nobody can
+  attach to it any more, so without followers its work is called off.
 - Time is an argument; nothing here does I/O.
 """
 
@@ -57,29 +58,41 @@ class Record:
         "_followers",
         "_home",
         "_journal",
+        "arriving",
         "cancel",
         "cut",
+        "device",
         "ended",
         "finished_at",
         "headers",
         "id",
         "on_drained",
         "owner",
+        "request",
         "size",
         "status",
+        "stopped",
         "trailers",
     )
 
-    def __init__(self, exchange_id: str, journal: "Journal | None" = None, owner: str = "") -> None:
+    def __init__(self, exchange_id: str, journal: "Journal | None" = None, owner: str = "", device: str = "") -> None:
         """Make an empty record.
 
         Args:
             exchange_id: Its name.
             journal: The one that keeps its content; None to keep only what the followers have not taken yet.
             owner: Id of the API key with which it was asked for; "" for none.
+            device: Id of the device that asked for it sealed; "" for one that came in the clear.
         """
         self.id = exchange_id
         self.owner = owner
+        self.device = device
+        self.request = ""
+        """What was asked for: method and target; "" where it does not matter."""
+        self.arriving = False
+        """Whether some of the request is still to come."""
+        self.stopped = False
+        """Whether somebody asked for its end."""
         self.status = 0
         """0 until the head is known."""
         self.headers: Headers = ()
@@ -110,6 +123,11 @@ class Record:
     def held(self) -> int:
         """Bytes of content in memory."""
         return len(self._data)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Under what it stands in the journal: a name is good among one device's exchanges only."""
+        return self.device, self.id
 
     @property
     def readers(self) -> int:
@@ -171,6 +189,19 @@ class Record:
         if self._home is not None:
             self._home.finished(self, now)
 
+    def stop(self, now: float) -> None:
+        """End it because somebody asked for that; no effect on one that has ended."""
+        if not self.ended:
+            self.stopped = True
+            self.call_off("cancelled", now)
+
+    def call_off(self, why: str, now: float) -> None:
+        """Break it off, and the work behind it; no effect on one that has ended."""
+        if not self.ended:
+            if self.cancel is not None:
+                self.cancel()
+            self.break_off(why, now)
+
     # --- reading ------------------------------------------------------------------------------------------------
 
     def follow(self, follower: Follower) -> None:
@@ -182,6 +213,7 @@ class Record:
         if follower in self._followers:
             self._followers.remove(follower)
             self.drained()
+            self._call_off_if_abandoned()
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes of content from `offset`, which no earlier than the first byte held."""
@@ -215,6 +247,13 @@ class Record:
                 self._followers.remove(follower)
                 follower.dropped()
         self._trim()
+        self._call_off_if_abandoned()
+
+    def _call_off_if_abandoned(self) -> None:
+        """Stop work whose answer nobody reads, and nobody can read from its beginning again."""
+        shed = self._home is not None and self._journal is None
+        if shed and not self._followers and not self.ended and self.cancel is not None:
+            self.cancel()
 
     def _trim(self) -> None:
         if self._journal is None and self._base < self.size:
@@ -225,7 +264,7 @@ class Record:
 
 
 class Journal:
-    """The records of this bridge, by exchange id."""
+    """The records of this bridge, by device and exchange id."""
 
     def __init__(self, limit: int, *, max_age: float = MAX_AGE) -> None:
         """Make an empty journal.
@@ -238,39 +277,47 @@ class Journal:
         self.held = 0
         """Bytes held now. Records add to it as they grow, so that a chunk costs no call."""
         self._max_age = max_age
-        self._running: dict[str, Record] = {}
-        self._finished: dict[str, Record] = {}
+        self._running: dict[tuple[str, str], Record] = {}
+        self._finished: dict[tuple[str, str], Record] = {}
         """In the order in which they finished, the oldest first."""
 
     def __len__(self) -> int:
         return len(self._running) + len(self._finished)
 
-    def open(self, exchange_id: str, now: float, owner: str = "") -> Record:
+    def open(self, exchange_id: str, now: float, owner: str = "", device: str = "") -> Record:
         """Begin a record; a finished one of the same id is forgotten.
 
         Args:
             exchange_id: Its name.
             now: Seconds that never go back.
             owner: Id of the API key with which it was asked for; "" for none.
+            device: Id of the device that asks sealed; "" for a request in the clear.
 
         Raises:
             ExchangeRunsError: One of the same id runs.
         """
         self.expire(now)
-        if exchange_id in self._running:
+        record = Record(exchange_id, self, owner, device)
+        if record.key in self._running:
             raise ExchangeRunsError("expected an exchange id that is not in use")
-        self._forget(exchange_id)
-        record = Record(exchange_id, self, owner)
-        self._running[exchange_id] = record
+        self._forget(record.key)
+        self._running[record.key] = record
         self.held += RECORD_COST
         if self.held > self.limit:
             self.make_room()
         return record
 
-    def find(self, exchange_id: str, now: float) -> Record | None:
-        """Return a record, running or finished; None when it is unknown, too old or was dropped for room."""
+    def find(self, exchange_id: str, now: float, device: str = "") -> Record | None:
+        """Return a record, running or finished; None when it is unknown, too old or was dropped for room.
+
+        Args:
+            exchange_id: Its name.
+            now: Seconds that never go back.
+            device: Whose; "" for those of requests in the clear.
+        """
         self.expire(now)
-        return self._running.get(exchange_id) or self._finished.get(exchange_id)
+        key = (device, exchange_id)
+        return self._running.get(key) or self._finished.get(key)
 
     def running(self) -> list[Record]:
         """Return the records that have not ended."""
@@ -278,9 +325,9 @@ class Journal:
 
     def finished(self, record: Record, now: float) -> None:
         """Take note that a record ended."""
-        if self._running.pop(record.id, None) is not None:
+        if self._running.pop(record.key, None) is not None:
             if record.kept:
-                self._finished[record.id] = record
+                self._finished[record.key] = record
             else:
                 self.held -= RECORD_COST
         self.expire(now)
@@ -288,12 +335,12 @@ class Journal:
     def expire(self, now: float) -> None:
         """Forget finished records that are too old."""
         old = []
-        for exchange_id, record in self._finished.items():
+        for key, record in self._finished.items():
             if now - record.finished_at < self._max_age:
                 break
-            old.append(exchange_id)
-        for exchange_id in old:
-            self._forget(exchange_id)
+            old.append(key)
+        for key in old:
+            self._forget(key)
 
     def make_room(self) -> None:
         """Come back under the limit: the oldest finished records go first, then the largest running ones are shed."""
@@ -306,8 +353,8 @@ class Journal:
             self.held -= largest.held
             largest.shed()
 
-    def _forget(self, exchange_id: str) -> None:
-        record = self._finished.pop(exchange_id, None)
+    def _forget(self, key: tuple[str, str]) -> None:
+        record = self._finished.pop(key, None)
         if record is not None:
             self.held -= record.held + RECORD_COST
             record.shed()

@@ -3,22 +3,27 @@
 The cloud knows no key, only its own signature. What it says of a key is believed the first time; from then on the
 list stands, and a key that is revoked here is refused whatever the cloud says.
 
-One SQLite file of mode 0600 beside the credential, mirrored in memory. The local owner's commands write to it while
-the bridge runs, so it is looked at for changes before a key is judged.
+It is a table of the home store, mirrored in memory. The local owner's commands write to it while the bridge runs, so
+it is looked at for changes before a key is judged. The bridge itself writes by the store's thread and does not wait.
 """
 
 import json
 import logging
-import os
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cloudtolocalllm.auth.scopes import NO_SCOPE, KeyScope
 from cloudtolocalllm.bridge.identity import PairingError
+from cloudtolocalllm.bridge.store import database
+from cloudtolocalllm.bridge.store.database import home_path
+from cloudtolocalllm.bridge.store.errors import StoreError, StoreKeyError
+from cloudtolocalllm.bridge.store.old_keys import old_path, take_over
+from cloudtolocalllm.bridge.store.tx import Tx
+from cloudtolocalllm.bridge.store.watch import RevisionWatch
 from cloudtolocalllm.contracts.control import KeyAdded, KeyRevoked
 from cloudtolocalllm.runtime.clock import Clock
 
@@ -34,18 +39,12 @@ UNKNOWN_LIFE = 367 * 86_400.0
 """Seconds for which the revocation of a key that was never met is kept: longer than any key lives."""
 USE_NOTED = 60.0
 """Seconds between two notes in the file of a key's last use."""
-BUSY_TIMEOUT = 0.5
-"""Seconds that a write waits for another process's."""
 DAY = 86_400
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _COLUMNS = "id, name, scope, created, expires, last_used, revoked, day, tokens"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS keys (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, scope TEXT NOT NULL, created INTEGER NOT NULL, expires INTEGER NOT NULL,
-    last_used REAL, revoked REAL, day INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0
-)
-"""
+Post = Callable[[Callable[[Tx], object], Callable[[bool], None]], None]
+"""Makes a change without waiting, and tells whether it is on disk."""
 
 
 class KeyListError(PairingError):
@@ -75,24 +74,6 @@ class ListedKey:
     noted: float = 0.0
     """When `last_used` was last written to the file."""
 
-    def to_json(self, now: float) -> dict[str, Any]:
-        """Return its entry in the answer of GET /c2l/keys."""
-        scope = self.scope
-        return {
-            "id": self.id,
-            "name": self.name or self.id,
-            "created": self.created,
-            "expires": self.expires,
-            "last_used": self.last_used,
-            "revoked": self.revoked is not None,
-            "routes": list(scope.routes) or None,
-            "models": list(scope.models) or None,
-            "requests_per_minute": scope.requests_per_minute,
-            "tokens_per_day": scope.tokens_per_day,
-            "tokens_today": self.tokens_on(now),
-            "bridge": scope.bridge,
-        }
-
     def tokens_on(self, now: float) -> int:
         """Return how many tokens were counted on the day of `now`."""
         return self.tokens if self.day == int(now // DAY) else 0
@@ -100,42 +81,47 @@ class ListedKey:
 
 def key_list_path(credential_file: Path) -> Path:
     """Return where the list of the bridge with this credential is."""
-    return credential_file.with_suffix(".keys.db")
+    return home_path(credential_file)
 
 
 class KeyList:
     """The list. Every call takes some ten microseconds, so it is used on the loop's thread."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, *, place: str = "") -> None:
         """Open the list, made first if there is none.
 
         Args:
-            path: Of its file.
+            path: Of the home store.
             clock: For expiry and days.
+            place: Where the key of an encrypted store lies, if not where the note beside it says.
 
         Raises:
             KeyListError: It cannot be opened or is malformed.
         """
         self._clock = clock
         self._keys: dict[str, ListedKey] = {}
-        self._version = -1
+        self._unwritten: Counter[str] = Counter()
+        """Ids of keys of which something is not in the file yet, or could not be written."""
+        self.post: Post | None = None
+        """How to write while the bridge runs; None to write here and wait."""
         self.on_revoked: Callable[[str], None] = lambda key_id: None
         """Called with the id of a key that was not revoked before."""
+        reading = path
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            path.chmod(0o600)
-            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # A power cut may cost the last seconds' counts, never the list: revocations are written through.
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute(_SCHEMA)
+            self._db = database.connect(path, place=place, check=False, aside=False)
+            self._watch = RevisionWatch(self._db, "keys_revision")
+            reading = old_path(path)
+            take_over(self._db, path)
+            reading = path
+            self._watch.look()
             self._db.execute("DELETE FROM keys WHERE expires < ?", (clock.wall() - KEPT_AFTER,))
             self._load()
-        except (OSError, sqlite3.Error, ValueError) as error:
+        except StoreKeyError as error:
+            raise KeyListError(str(error)) from None
+        except (StoreError, sqlite3.Error, OSError, ValueError) as error:
             raise KeyListError(
-                f"expected the list of API keys in {path} ({type(error).__name__}); restore it from a backup, or "
-                "revoke all API keys in the web app and delete it"
+                f"expected the list of API keys in {reading} ({type(error).__name__}); restore it from a backup "
+                "(cloudtolocalllm home restore FILE), or revoke all API keys in the web app and move it away"
             ) from None
 
     def __len__(self) -> int:
@@ -151,7 +137,7 @@ class KeyList:
     def refresh(self) -> None:
         """Take over what other processes wrote."""
         try:
-            if self._data_version() != self._version:
+            if self._watch.look():
                 self._load()
         except (sqlite3.Error, ValueError):
             log.exception("the list of API keys cannot be read; what is known of it holds")
@@ -166,7 +152,7 @@ class KeyList:
         if key is not None:
             if name and not key.name and key.created:
                 key.name = name[:MAX_NAME]
-                self._write("UPDATE keys SET name = ? WHERE id = ?", (key.name, key_id))
+                self._write(key_id, "UPDATE keys SET name = ? WHERE id = ?", (key.name, key_id), tell=True)
             return key
         self._make_room()
         key = ListedKey(key_id, name[:MAX_NAME], scope, created, expires)
@@ -186,7 +172,9 @@ class KeyList:
             self._insert(ListedKey(key_id, "", NO_SCOPE, 0, int(now + UNKNOWN_LIFE), revoked=now))
         elif key.revoked is None:
             key.revoked = now
-            self._write("UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, key_id), durable=True)
+            self._write(
+                key_id, "UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (now, key_id), tell=True
+            )
         else:
             return
         self.on_revoked(key_id)
@@ -207,12 +195,16 @@ class KeyList:
         except KeyListFullError:
             log.error("the list of API keys is full", extra={"key": message.key_id})  # noqa: TRY400 - no traceback helps
 
+    def is_written(self, key_id: str) -> bool:
+        """Tell whether all that is known of a key is in the file."""
+        return not self._unwritten[key_id]
+
     def used(self, key: ListedKey) -> None:
         """Note that a key was used now."""
         now = key.last_used = self._clock.wall()
         if now - key.noted >= USE_NOTED:
             key.noted = now
-            self._write("UPDATE keys SET last_used = ? WHERE id = ?", (now, key.id))
+            self._write(key.id, "UPDATE keys SET last_used = ? WHERE id = ?", (now, key.id))
 
     def spend(self, key_id: str, tokens: int) -> None:
         """Count tokens on today's account of a key."""
@@ -222,13 +214,13 @@ class KeyList:
         now = self._clock.wall()
         key.tokens = key.tokens_on(now) + tokens
         key.day = int(now // DAY)
-        self._write("UPDATE keys SET day = ?, tokens = ? WHERE id = ?", (key.day, key.tokens, key_id))
+        self._write(key_id, "UPDATE keys SET day = ?, tokens = ? WHERE id = ?", (key.day, key.tokens, key_id))
 
     def close(self) -> None:
         """Write what is not yet written, and let go of the file."""
         for key in self._keys.values():
             if key.last_used is not None and key.last_used > key.noted:
-                self._write("UPDATE keys SET last_used = ? WHERE id = ?", (key.last_used, key.id))
+                self._write(key.id, "UPDATE keys SET last_used = ? WHERE id = ?", (key.last_used, key.id))
         self._db.close()
 
     def _make_room(self) -> None:
@@ -237,7 +229,7 @@ class KeyList:
         gone = self._clock.wall() - KEPT_AFTER
         for key in [key for key in self._keys.values() if key.expires < gone]:
             del self._keys[key.id]
-        self._write("DELETE FROM keys WHERE expires < ?", (gone,))
+        self._write("", "DELETE FROM keys WHERE expires < ?", (gone,))
         if len(self._keys) >= MAX_KEYS:
             raise KeyListFullError
 
@@ -245,46 +237,68 @@ class KeyList:
         self._keys[key.id] = key
         values = (key.id, key.name, json.dumps(key.scope.to_json()), key.created, key.expires, key.revoked)
         self._write(
+            key.id,
             "INSERT INTO keys (id, name, scope, created, expires, revoked) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (id) DO UPDATE SET revoked = coalesce(revoked, excluded.revoked)",
             values,
-            durable=key.revoked is not None,
+            tell=True,
         )
 
-    def _write(self, statement: str, values: tuple[object, ...], *, durable: bool = False) -> None:
-        """Write through; what cannot be written holds in memory as long as this process lives."""
-        try:
-            self._db.execute(statement, values)
-            if durable:  # so that not even a power cut brings a revoked key back
-                self._db.execute("PRAGMA wal_checkpoint(FULL)").fetchall()
-        except sqlite3.Error:
-            log.exception("the list of API keys cannot be written; see that the disk is not full")
+    def _write(self, key_id: str, statement: str, values: tuple[object, ...], *, tell: bool = False) -> None:
+        """Write through; what cannot be written holds in memory as long as this process lives.
 
-    def _data_version(self) -> int:
-        """Return a number that changes when another connection has written."""
-        (version,) = self._db.execute("PRAGMA data_version").fetchone()
-        return int(version)
+        Args:
+            key_id: Which key; "" for several.
+            statement: The change.
+            values: Of its marks.
+            tell: Whether the other clients are to see it.
+        """
+
+        def work(tx: Tx) -> None:
+            tx.run(statement, *values)
+            if tell:
+                tx.changed("key", key_id)
+
+        if self.post is not None:
+            self._unwritten[key_id] += 1
+            self.post(work, lambda done: self._written(key_id) if done else None)
+            return
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            work(Tx(self._db, self._clock.wall()))
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            self._unwritten[key_id] += 1
+            log.exception("the list of API keys cannot be written; see that the disk is not full")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _written(self, key_id: str) -> None:
+        self._unwritten[key_id] -= 1
+        if not self._unwritten[key_id]:
+            del self._unwritten[key_id]
 
     def _load(self) -> None:
-        version = self._data_version()
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM keys LIMIT ?", (MAX_KEYS,))  # noqa: S608 - a constant
-        loaded = {}
+        loaded: dict[str, ListedKey] = {}
+        revoked_now = []
         for id_, name, scope, created, expires, last_used, revoked, day, tokens in rows:
-            known = self._keys.get(id_)
             said = KeyScope.from_json(json.loads(scope))
-            key = ListedKey(id_, name, said, created, expires, last_used, revoked, day, tokens, last_used or 0.0)
-            if known is not None:
-                _keep_unwritten(key, known)
+            key = self._keys.get(id_)
+            if key is None:
+                key = ListedKey(id_, name, said, created, expires, last_used, revoked, day, tokens, last_used or 0.0)
+            else:
+                # This process knows better what is not written yet, and it alone counts.
+                key.scope, key.created, key.expires = said, created, expires
+                if id_ not in self._unwritten:
+                    key.name = name
+                if revoked is not None and key.revoked is None:
+                    key.revoked = revoked
+                    revoked_now.append(id_)
             loaded[id_] = key
-        before, self._keys, self._version = self._keys, loaded, version
-        for key in loaded.values():
-            known = before.get(key.id)
-            if key.revoked is not None and known is not None and known.revoked is None:
-                self.on_revoked(key.id)
-
-
-def _keep_unwritten(key: ListedKey, known: ListedKey) -> None:
-    """Keep what this process knows better than the file: it alone counts, and writes uses seldom."""
-    key.last_used, key.noted = known.last_used or key.last_used, known.noted
-    key.day, key.tokens = known.day, known.tokens
-    key.revoked = key.revoked if known.revoked is None else known.revoked
+        for id_ in self._unwritten:
+            if id_ in self._keys:
+                loaded.setdefault(id_, self._keys[id_])
+        self._keys = loaded
+        for id_ in revoked_now:
+            self.on_revoked(id_)

@@ -18,6 +18,8 @@ from cloudtolocalllm.bridge.pairing import pair, unpair
 from cloudtolocalllm.cli.services import run_service
 from cloudtolocalllm.runtime.settings import environment
 
+PAGE_PORT = 8790
+"""Of the page, where nobody says otherwise."""
 REVOKED_STATUS = 3
 """Exit status of a bridge that the server does not want any more."""
 
@@ -40,6 +42,10 @@ def run_bridge(options: argparse.Namespace) -> int:
             overrides["C2L_BRIDGE_NAME"] = options.name
         if options.allow:
             overrides["C2L_BRIDGE_ALLOW"] = ",".join(options.allow)
+        if options.page_port is not None or options.no_page:
+            overrides["C2L_BRIDGE_PAGE_PORT"] = "" if options.no_page else str(options.page_port)
+        elif "C2L_BRIDGE_PAGE_PORT" not in environ:
+            overrides["C2L_BRIDGE_PAGE_PORT"] = str(PAGE_PORT)
         return run_service("bridge", overrides)
     except PairingError as error:
         return _fail(error)

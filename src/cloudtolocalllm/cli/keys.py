@@ -21,6 +21,7 @@ from cloudtolocalllm.auth.keys import DAY, MAX_LIFETIME, KeyClaims, KeyScope, Ke
 from cloudtolocalllm.auth.pseudonyms import owner_of
 from cloudtolocalllm.auth.signing import KeyRing
 from cloudtolocalllm.bridge.keys import KeyList, KeyListError, KeyListFullError, ListedKey, key_list_path
+from cloudtolocalllm.bridge.store.key_place import SETTING
 from cloudtolocalllm.cli.audit import note
 from cloudtolocalllm.cli.layout import Layout, write_private
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
@@ -38,7 +39,7 @@ def key_list(layout: Layout, clock: Clock) -> Iterator[KeyList]:
     Raises:
         KeyListError: It cannot be used.
     """
-    keys = KeyList(key_list_path(layout.bridge_credential), clock)
+    keys = KeyList(key_list_path(layout.bridge_credential), clock, place=environment().get(SETTING, ""))
     try:
         yield keys
     finally:

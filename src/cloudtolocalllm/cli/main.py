@@ -9,6 +9,8 @@ from cloudtolocalllm import __version__
 from cloudtolocalllm.cli.audit_options import add_audit
 from cloudtolocalllm.cli.bridge_options import add_bridge
 from cloudtolocalllm.cli.certs_options import add_certs
+from cloudtolocalllm.cli.connect_options import add_connect
+from cloudtolocalllm.cli.home_options import add_home
 from cloudtolocalllm.cli.layout import default_data_dir
 from cloudtolocalllm.cli.nginx_options import add_nginx
 from cloudtolocalllm.cli.rollout_options import add_rollout
@@ -44,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_up(commands, data_dir)
     add_bridge(commands)
+    add_connect(commands)
     _add_owner_commands(commands, data_dir)
+    add_home(commands)
     add_audit(commands, data_dir)
     add_certs(commands)
     add_nginx(commands)
@@ -110,7 +114,7 @@ def _add_services(commands: "_Commands[argparse.ArgumentParser]") -> None:
     from cloudtolocalllm.cli.services import SERVICES
 
     for name in SERVICES:
-        if name not in ("bridge", "certs", "nginx"):
+        if name not in ("bridge", "certs", "connect", "nginx"):
             service = commands.add_parser(name, help=f"run the service {name}, set by its environment variables")
             service.set_defaults(run=_service(name))
     forkserver = commands.add_parser("proxy-forkserver", help="fork proxies for the manager")
@@ -122,7 +126,7 @@ def _up(options: argparse.Namespace) -> int:
 
     from cloudtolocalllm.cli.lock import AlreadyRunningError
     from cloudtolocalllm.cli.up import UpError, UpOptions, up
-    from cloudtolocalllm.cli.web import web_root
+    from cloudtolocalllm.runtime.site import web_root
 
     try:
         return asyncio.run(

@@ -19,7 +19,10 @@ from cloudtolocalllm.api.state.open import open_state
 from cloudtolocalllm.audit.events import Event
 from cloudtolocalllm.auth.links import LIFETIME, link_key, mint_link_token
 from cloudtolocalllm.auth.pseudonyms import owner_of
+from cloudtolocalllm.bridge.identity import BridgeIdentity, PairingError
+from cloudtolocalllm.bridge.store.errors import StoreError
 from cloudtolocalllm.cli.audit import note
+from cloudtolocalllm.cli.bridge_devices import LocalHome
 from cloudtolocalllm.cli.layout import Layout
 from cloudtolocalllm.cli.lock import read_running
 from cloudtolocalllm.runtime.clock import SystemClock
@@ -79,8 +82,18 @@ async def make_link(cloud: Cloud, user: str) -> str:
 
 
 async def make_local_link(layout: Layout, url: str, user: str) -> str:
-    """Return the address of a new link for the cloud of an `up`."""
-    return await make_link(_of_up(layout, url), user)
+    """Return the address of a new link for the cloud of an `up`.
+
+    Whoever may read it on this machine may use its home: so it pairs the browser that opens it, too, within the ten
+    minutes of a pairing link.
+    """
+    link = await make_link(_of_up(layout, url), user)
+    try:
+        credential = layout.bridge_credential
+        pair = LocalHome(credential, BridgeIdentity.load(credential)).offer()
+    except (PairingError, StoreError):
+        return link  # no bridge, or too many links at once: it signs in all the same
+    return f"{link}&pair={pair.fragment}"
 
 
 def sign_in_link(options: argparse.Namespace) -> int:
@@ -89,8 +102,9 @@ def sign_in_link(options: argparse.Namespace) -> int:
     environ = environment()
     running = read_running(layout.lock)
     try:
-        if running is not None and running.url:
-            cloud = _of_up(layout, running.url)
+        local = running.url if running is not None else ""
+        if local:
+            cloud = _of_up(layout, local)
         elif f"{PREFIX}DATA_DIR" in environ:
             cloud = _of_service(environ)
         else:
@@ -100,7 +114,7 @@ def sign_in_link(options: argparse.Namespace) -> int:
                 "cloudtolocalllm sign-in-link"
             )
         user = owner_of(load_pseudonym_key(cloud.secrets))
-        link = asyncio.run(make_link(cloud, user))
+        link = asyncio.run(make_local_link(layout, local, user) if local else make_link(cloud, user))
     except (SettingsError, SecretsError, StateError) as error:
         return _fail(str(error))
     except StateUnavailableError:

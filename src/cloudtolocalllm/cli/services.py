@@ -28,6 +28,7 @@ SERVICES = {
     "web": Service("edge.web", "WebSettings", "C2L_WEB_"),
     "certs": Service("certs", "CertsSettings", "C2L_CERTS_"),
     "bridge": Service("bridge", "BridgeSettings", "C2L_BRIDGE_"),
+    "connect": Service("connect", "ConnectSettings", "C2L_CONNECT_"),
     "demo-engine": Service("demo", "DemoSettings", "C2L_DEMO_"),
     "proxy": Service("proxy", "ProxySettings", "C2L_PROXY_"),
 }

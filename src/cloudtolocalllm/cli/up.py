@@ -19,6 +19,7 @@ from cloudtolocalllm.auth.pseudonyms import owner_of
 from cloudtolocalllm.bridge.engines.probe import WELL_KNOWN_PORTS, probe
 from cloudtolocalllm.bridge.keys import KeyListError
 from cloudtolocalllm.bridge.pairing import provision_local
+from cloudtolocalllm.bridge.store.key_place import SETTING
 from cloudtolocalllm.cli.keys import owner_key
 from cloudtolocalllm.cli.layout import Layout
 from cloudtolocalllm.cli.lock import Lock, await_leftovers, record_processes
@@ -38,6 +39,8 @@ HIGH_PORTS = range(20000, 32000)
 """For port 0: below the ports that systems give to clients, so that a restarted part finds its port free."""
 PASSED_SETTINGS = ("OIDC_", "SIGN_UP", "ALLOW_", "GROUPS_CLAIM", "ADMIN", "USER_")
 """What the names of those settings of the API begin with that it gets from `up`'s own environment."""
+KEYCHAIN_VARIABLES = ("DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR")
+"""What the bridge needs of `up`'s environment to find the session's keychain on Linux."""
 NO_ENGINE = (
     f"No model engine was found on this machine (looked on the ports of {', '.join(WELL_KNOWN_PORTS.values())})."
 )
@@ -170,7 +173,8 @@ class _Up:
             await start("demo-engine", "C2L_DEMO_", 5.0, port=port)
         await start("bridge", "C2L_BRIDGE_", 10.0, server=self._url, credential_file=layout.bridge_credential,
                     engines=",".join(engines),
-                    demo_engine=demo)  # fmt: skip
+                    demo_engine=demo,
+                    store_key=environment().get(SETTING, ""))  # fmt: skip
         web = self._options.web_root
         await start("edge", "C2L_EDGE_", 15.0, listen_port=self._port, api=api, audit_dir=layout.audit / "edge",
                     audit_origin="localhost/edge", **({"web_root": web} if web else {}))  # fmt: skip
@@ -184,6 +188,8 @@ class _Up:
 
     async def _start(self, name: str, prefix: str, stop_grace: float, /, **settings: object) -> None:
         environ = {prefix + key.upper(): str(value) for key, value in settings.items()}
+        if name == "bridge":  # the home store's key may lie in the keychain
+            environ |= {name: value for name, value in environment().items() if name in KEYCHAIN_VARIABLES}
         await self._supervisor.start(Part(name, environ, stop_grace, prefix + "LEASH_FD"))
 
     async def _ready(self) -> bool:
@@ -250,7 +256,8 @@ class _Up:
 CloudToLocalLLM is ready.
 
   Page      {sign_in}
-            (this link signs you in once, within the hour; a new one: cloudtolocalllm sign-in-link)
+            (this link signs you in once, within the hour, and within ten minutes pairs this browser with this
+            machine; a new one: cloudtolocalllm sign-in-link)
   OpenAI    OPENAI_BASE_URL={self._url}/v1  OPENAI_API_KEY={owner.api_key}
   Ollama    OLLAMA_HOST={self._url}/ollama  OLLAMA_API_KEY={owner.api_key}
   Engines   {", ".join(engines) if not demo else "none: the scripted DEMO engine answers, which is not a model"}

@@ -36,6 +36,8 @@ FORWARDED_FIELDS = frozenset(
 CSRF_FIELD = b"c2l-request"
 """Required, with any value, on state-changing and data requests that a session cookie authenticates."""
 
-DATA_PREFIXES = ("/v1/", "/ollama/", "/anthropic/", "/c2l/")
+SEALED_PREFIX = "/e2e/"
+"""Followed by a bridge's id: requests that only this bridge can read."""
+DATA_PREFIXES = ("/v1/", "/ollama/", "/anthropic/", "/c2l/", SEALED_PREFIX)
 TUNNEL_TARGET = "/ws/tunnel"
 """Where bridges dial; authorised like a data request, by the bridge's credential."""

@@ -3,6 +3,7 @@
 from cloudtolocalllm.contracts.problems import CONTENT_TYPE, Problem, problem_content
 from cloudtolocalllm.edge.headers import SECURITY
 from cloudtolocalllm.runtime.http1 import Headers, Responder
+from cloudtolocalllm.runtime.http1.answered import Answered as Answered
 
 NOT_PASSED_ON = "The request could not be passed on."
 _BEARER: Headers = ((b"www-authenticate", b'Bearer realm="cloudtolocalllm"'),)
@@ -38,21 +39,3 @@ def send_problem(
 def retry_after(seconds: str | None) -> Headers:
     """Return the field, or none for None."""
     return () if seconds is None else ((b"retry-after", seconds.encode()),)
-
-
-class Answered:
-    """Handles the rest of a request that was answered at once."""
-
-    __slots__ = ()
-
-    def on_body(self, data: bytes) -> None:
-        """Content that nobody needs."""
-
-    def on_body_end(self, trailers: Headers) -> None:
-        """Nothing to do."""
-
-    def on_disconnect(self) -> None:
-        """Nothing to do."""
-
-    def on_writable(self, writable: bool) -> None:
-        """Nothing to do."""

@@ -19,7 +19,6 @@ from cloudtolocalllm.edge.relay import Plan, Record, Relay, Upstream
 from cloudtolocalllm.edge.replicas import Replicas
 from cloudtolocalllm.edge.routes import Route, host_name, hosts, is_plain, route
 from cloudtolocalllm.edge.settings import EdgeSettings
-from cloudtolocalllm.edge.static import Site
 from cloudtolocalllm.edge.watch import NoWatch, Watch
 from cloudtolocalllm.runtime.clock import Clock, SystemClock
 from cloudtolocalllm.runtime.http1 import (
@@ -33,6 +32,7 @@ from cloudtolocalllm.runtime.http1 import (
     Responder,
 )
 from cloudtolocalllm.runtime.http1.client import IDEMPOTENT
+from cloudtolocalllm.runtime.site import Site
 from cloudtolocalllm.runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from enum import Enum
 
 from cloudtolocalllm.runtime.http1 import Headers, Request
 
-EXPOSED = b"c2l-exchange-id, retry-after, ratelimit, ratelimit-policy, x-request-id"
+EXPOSED = b"c2l-exchange-id, c2l-readable, retry-after, ratelimit, ratelimit-policy, x-request-id"
 METHODS = b"GET, HEAD, POST, DELETE"
 MAX_AGE = b"600"
 """Seconds that a browser may keep a preflight's answer; Chromium keeps none for longer than two hours."""

@@ -225,7 +225,7 @@ class Relay:
             self._plan.on_broken(self)
         else:
             log.warning("upstream failed", extra={"cause": str(error), "route": self._record.route})
-            self.fail(Problem.OVERLOADED, "The service behind this server broke off; try again.")
+            self.fail(Problem.CONNECTION_LOST, "The service behind this server broke off; try again.")
 
     def hold_body(self, *, held: bool) -> None:
         """The upstream takes no more of the request, or again."""
@@ -272,7 +272,7 @@ class Relay:
             self._responder.abort()
         else:
             self._record.status = problem.value.status
-            again = retry_after("1" if problem is Problem.OVERLOADED else None)
+            again = retry_after("1" if problem in (Problem.OVERLOADED, Problem.CONNECTION_LOST) else None)
             send_problem(self._responder, problem, detail, (*again, *self._plan.extra))
         self.finish()
 

@@ -8,9 +8,9 @@ from cloudtolocalllm.audit.service import auditing
 from cloudtolocalllm.edge.app import Edge
 from cloudtolocalllm.edge.audit import AuditWatch
 from cloudtolocalllm.edge.settings import EdgeSettings
-from cloudtolocalllm.edge.static import Site
 from cloudtolocalllm.edge.watch import Watch
 from cloudtolocalllm.runtime.clock import SystemClock
+from cloudtolocalllm.runtime.site import Site
 
 log = logging.getLogger(__name__)
 

@@ -73,7 +73,10 @@ class EdgeSettings:
         "edge listens on loopback and has no domain.",
         default=False,
     )
-    data_body_limit: int = setting("Bytes of a request to a model at most.", default=64 * 1024 * 1024)
+    data_body_limit: int = setting(
+        "Bytes of a request to a machine at home at most. The default has room for 64 MiB, sealed and padded.",
+        default=72 * 1024 * 1024,
+    )
     api_body_limit: int = setting("Bytes of a request to the API at most.", default=1024 * 1024)
     authorize_timeout: float = setting(
         # The API's own waits: 6 for what passes by itself, 50 for a proxy, and 4 for questions to a slow state.

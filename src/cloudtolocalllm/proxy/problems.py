@@ -7,7 +7,7 @@ from cloudtolocalllm.tunnel import ResetReason
 
 EXCHANGE_ID = b"c2l-exchange-id"
 
-_RETRY_AFTER = {Problem.OVERLOADED: b"1", Problem.BRIDGE_OFFLINE: b"5"}
+_RETRY_AFTER = {Problem.OVERLOADED: b"1", Problem.BRIDGE_OFFLINE: b"5", Problem.CONNECTION_LOST: b"5"}
 """Seconds: a queue moves within one; a machine that wakes up dials within five."""
 
 _OF_RESET: dict[ResetReason, tuple[Problem, str]] = {
@@ -22,7 +22,7 @@ _OF_RESET: dict[ResetReason, tuple[Problem, str]] = {
     ResetReason.TIMED_OUT: (Problem.TIMED_OUT, "The model engine gave no answer in time."),
     ResetReason.INTERNAL: (Problem.INTERNAL, "The bridge failed; its log says why."),
     ResetReason.SESSION_LOST: (
-        Problem.BRIDGE_OFFLINE,
+        Problem.CONNECTION_LOST,  # not `bridge-offline`: the bridge may have the request, and be at it
         "The connection to the machine at home was lost and did not come back in time.",
     ),
 }

@@ -47,7 +47,8 @@ async def test_api_routes(edge: EdgeUnderTest, target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["/v1/models?a=b", "/ollama/api/tags", "/anthropic/v1/messages", "/c2l/exchanges/x"]
+    "target",
+    ["/v1/models?a=b", "/ollama/api/tags", "/anthropic/v1/messages", "/c2l/exchanges/x", "/e2e/k2qxv7hd4m3a"],
 )
 async def test_data_routes(edge: EdgeUnderTest, target: str) -> None:
     answer = await edge.get(

@@ -47,7 +47,7 @@ def check_shared(answer: Message, origin: str = ALLOWED) -> None:
     assert answer.one("access-control-allow-origin") == origin
     assert answer.one("access-control-allow-credentials") is None
     exposed = {name.strip() for name in (answer.one("access-control-expose-headers") or "").split(",")}
-    assert exposed >= {"c2l-exchange-id", "retry-after", "ratelimit"}
+    assert exposed >= {"c2l-exchange-id", "c2l-readable", "retry-after", "ratelimit"}
     assert "origin" in ", ".join(answer.fields["vary"]).lower()
     assert "*" not in str(cors(answer))
     check_security(answer)

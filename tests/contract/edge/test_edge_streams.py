@@ -216,7 +216,7 @@ async def test_an_upstream_that_dies_before_its_head_is_a_problem(edge: EdgeUnde
     edge.proxy.script = dying
     answer = await edge.send(edge.head("POST", "/v1/x", "Content-Length: 2") + b"{}")
     assert answer.status in (502, 503)
-    assert answer.problem in ("overloaded", "internal")
+    assert answer.problem in ("connection-lost", "internal")
 
 
 async def test_too_large_by_its_length_is_refused_at_once(edge: EdgeUnderTest) -> None:

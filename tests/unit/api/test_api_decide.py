@@ -31,7 +31,7 @@ def denied(question: Question, facts: Facts) -> Deny:
 
 @pytest.mark.parametrize("prefix", DATA_PREFIXES)
 def test_a_key_may_ask_on_every_data_route(prefix: str) -> None:
-    question = replace(ASK, path=prefix + "x")
+    question = replace(ASK, path=prefix + UP.id)
     assert decide(question, Facts(KEY, bridges=(UP,))) == Allow(CLIENT, KEY, (UP,))
 
 
@@ -114,7 +114,7 @@ def test_only_connected_bridges_serve_the_latest_first() -> None:
         (("/v1/models", "/ollama/"), "/ollama/api/chat", True),
         (("/v1/",), "/v1/../ollama/api/chat", False),
         (("/v1/",), "/v1/%2e%2e/ollama/api/chat", False),
-        (("/v1/",), "/c2l/keys", False),
+        (("/v1/",), "/c2l/conversations", False),
     ],
 )
 def test_a_key_reaches_the_routes_of_its_scope(routes: tuple[str, ...], path: str, allowed: bool) -> None:
@@ -146,7 +146,9 @@ def test_a_key_of_one_bridge_reaches_no_other() -> None:
 
 
 def test_a_session_has_no_scope() -> None:
-    assert decide(replace(ASK, path="/c2l/keys"), Facts(SESSION, bridges=(UP,))) == Allow(CLIENT, SESSION, (UP,))
+    assert decide(replace(ASK, path="/c2l/conversations"), Facts(SESSION, bridges=(UP,))) == Allow(
+        CLIENT, SESSION, (UP,)
+    )
 
 
 def test_an_assertion_names_a_bounded_number_of_bridges() -> None:

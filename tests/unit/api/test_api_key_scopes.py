@@ -35,7 +35,8 @@ def problem(path: str, scope: KeyScope, bridges: tuple[BridgeFact, ...] = ALL) -
         ("/ollama/api/chat", False),
         ("/ollama/v1/chat/completions", False),
         ("/anthropic/v1/messages", False),
-        ("/c2l/keys", False),
+        ("/c2l/conversations", False),
+        ("/e2e/b1", False),
         ("/c2l/exchanges/exchange-0123456789", True),
         ("/v1/../ollama/api/chat", False),
         ("/v1/%2e%2e/ollama/api/chat", False),
@@ -69,7 +70,7 @@ def test_a_key_for_a_bridge_that_is_gone_or_anothers_is_refused() -> None:
 
 def test_a_session_has_no_scope() -> None:
     session = Identity(Via.SESSION, "u_a", "s")
-    assert isinstance(decide(replace(ASK, path="/c2l/keys"), Facts(session, bridges=ALL)), Allow)
+    assert isinstance(decide(replace(ASK, path="/c2l/conversations"), Facts(session, bridges=ALL)), Allow)
 
 
 def test_the_largest_scope_fits_into_an_assertion_with_everything_else() -> None:

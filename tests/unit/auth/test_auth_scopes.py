@@ -39,10 +39,15 @@ from cloudtolocalllm.auth.scopes import (
         (("/v1/",), "", False),
         (("/v1/",), "*", False),
         (("/v1/",), "/c2l/exchanges/exchange-0123456789", True),
-        (("/v1/",), "/c2l/keys", False),
+        (("/v1/",), "/c2l/conversations", False),
         (("/v1/",), "/c2l/exchanges", False),
         (("/v1/",), "/c2l/exchanges/../keys", False),
         (("/v1/",), "/c2l/exchanges/%2e%2e/keys", False),
+        (("/v1/", "/ollama/", "/anthropic/"), "/e2e/k2qxv7hd4m3a", False),
+        (("/e2e/",), "/e2e/k2qxv7hd4m3a", True),
+        (("/e2e/k2qxv7hd4m3a",), "/e2e/k2qxv7hd4m3a", True),
+        (("/e2e/k2qxv7hd4m3a",), "/e2e/another", False),
+        (("/e2e/",), "/v1/models", False),
     ],
 )
 def test_routes(routes: tuple[str, ...], path: str, allowed: bool) -> None:
@@ -97,7 +102,22 @@ def test_a_pattern_is_nothing_but_stars_question_marks_and_plain_characters(patt
 
 @pytest.mark.parametrize(
     "route",
-    ["/", "/c2l/", "/api/", "/ws/", "v1/", "/v1", "/v1/../ollama/", "/v1//", "/v1/*", "/v1/%2e", "", "/V1/", "/v1/ "],
+    [
+        "/",
+        "/c2l/",
+        "/e2e",
+        "/api/",
+        "/ws/",
+        "v1/",
+        "/v1",
+        "/v1/../ollama/",
+        "/v1//",
+        "/v1/*",
+        "/v1/%2e",
+        "",
+        "/V1/",
+        "/v1/ ",
+    ],
 )
 def test_a_route_lies_below_one_of_the_known_ones(route: str) -> None:
     with pytest.raises(ValueError, match="expected routes"):

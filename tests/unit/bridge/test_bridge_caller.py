@@ -46,22 +46,16 @@ def refusal(headers: Headers, keys: KeyList, now: float = CLOCK.now) -> Problem:
     return caught.value.problem
 
 
-def test_a_session_may_list_the_keys_and_see_every_exchange(keys: KeyList) -> None:
+def test_a_session_sees_every_exchange(keys: KeyList) -> None:
     caller = identify(((b"c2l-via", b"session"), (b"accept", b"*/*")), keys, CLOCK.now)
     assert caller == Caller(session=True)
-    assert caller.may_list_keys()
     assert caller.may_see("")
     assert caller.may_see(KEY_ID)
 
 
-def test_a_relay_that_says_nothing_opens_no_list(keys: KeyList) -> None:
-    assert not identify((), keys, CLOCK.now).may_list_keys()
-
-
-def test_a_key_sees_its_own_exchanges_and_no_list(keys: KeyList) -> None:
+def test_a_key_sees_its_own_exchanges(keys: KeyList) -> None:
     caller = identify(by_key(scope(mdl=["llama*"], tpd=5)), keys, CLOCK.now)
     assert caller == Caller(key=KEY_ID, scope=KeyScope(models=("llama*",), tokens_per_day=5))
-    assert not caller.may_list_keys()
     assert caller.may_see(KEY_ID)
     assert not caller.may_see("")
     assert not caller.may_see("aaaaaaaaaaaa")

@@ -121,6 +121,30 @@ def test_an_answer_larger_than_the_journal_is_shed_and_still_delivered_and_stopp
     assert (journal.held, len(journal)) == (0, 0)
 
 
+@pytest.mark.parametrize("reader", ["nobody", "one who leaves", "one too far behind"])
+def test_an_answer_that_nobody_can_read_any_more_is_called_off(reader: str) -> None:
+    journal = Journal(RECORD_COST + 100)
+    record = journal.open("one", 0.0)
+    called_off: list[float] = []
+
+    def cancel() -> None:
+        called_off.append(record.size)
+        record.break_off("cancelled", 1.0)
+
+    record.cancel = cancel
+    record.start(200, HEAD)
+    readers = [] if reader == "nobody" else [Reader(record, allowance=1000 if reader == "one who leaves" else 0)]
+    record.write(b"x" * 100)
+    assert not called_off, "expected it to go on while it can be taken up"
+    record.write(b"x" * (100 if reader == "one who leaves" else MAX_BACKLOG))
+    assert not record.kept
+    if reader == "one who leaves":
+        assert not called_off
+        record.unfollow(readers[0])
+    assert called_off == [record.size]
+    assert (journal.held, len(journal)) == (0, 0)
+
+
 def test_a_slow_reader_stops_the_writer_until_it_catches_up() -> None:
     record = Journal(1 << 20).open("one", 0.0)
     drained: list[bool] = []

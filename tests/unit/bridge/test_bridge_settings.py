@@ -21,15 +21,18 @@ def test_defaults() -> None:
     assert settings.load_grace == 120.0
     assert settings.journal_bytes == 64 * 1024 * 1024
     assert settings.leash_fd is None
+    assert (settings.padding_interval, settings.padding_stream_size) == (0.1, 4096)
 
 
 def test_values() -> None:
     more = {"ENGINES": "http://a:1, http://b:2/", "ALLOW": "pull,copy", "ENGINE_KEYS": "a:1=k", "LEASH_FD": "7"}
+    more |= {"PADDING_INTERVAL": "0", "PADDING_STREAM_SIZE": "0"}
     settings = load(BridgeSettings, PREFIX, {**NEEDED, **{PREFIX + key: value for key, value in more.items()}})
     assert settings.engines == ("http://a:1", "http://b:2")
     assert settings.allow == ("pull", "copy")
     assert settings.engine_keys == ("a:1=k",)
     assert settings.leash_fd == 7
+    assert (settings.padding_interval, settings.padding_stream_size) == (0.0, 0)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,12 @@ def test_values() -> None:
         ("LOAD_GRACE", "0"),
         ("LOAD_GRACE", "nan"),
         ("CONNECT_TIMEOUT", "soon"),
+        ("PADDING_INTERVAL", "1.5"),
+        ("PADDING_INTERVAL", "-1"),
+        ("PADDING_INTERVAL", "nan"),
+        ("PADDING_STREAM_SIZE", "100"),
+        ("PADDING_STREAM_SIZE", "16385"),
+        ("PADDING_STREAM_SIZE", "-4096"),
     ],
 )
 def test_faults_name_the_setting_and_not_the_value(name: str, value: str) -> None:

@@ -87,8 +87,14 @@ def test_an_instance_survives_json() -> None:
 @pytest.mark.parametrize("problem", Problem)
 def test_a_problem_document_has_what_clients_read(problem: Problem) -> None:
     document = json.loads(problem_content(problem, "Do this.", retry=1))
-    assert document["type"] == f"urn:c2l:problem:{problem.value.slug}"
+    assert document["type"] == problem.value.uri
     assert document["status"] == problem.value.status
     assert "Do this." in document["error"]["message"]
     assert document["retry"] == 1
     assert Problem.by_slug(problem.value.slug) is problem
+
+
+def test_types_that_others_know_have_their_registered_names() -> None:
+    assert Problem.OVERLOADED.value.uri == "urn:c2l:problem:overloaded"
+    assert Problem.OHTTP_KEY.value.uri == "https://iana.org/assignments/http-problem-types#ohttp-key"
+    assert Problem.DATE.value.uri == "https://iana.org/assignments/http-problem-types#date"

@@ -54,6 +54,7 @@ TARGETS = [
     (f"GET /internal/{SECRET}", "nothing", 404),
     (f"GET /v1/%2e/{SECRET}", "data", 400),
     (f"GET /ws/tunnel?{SECRET}", "tunnel", 400),
+    (f"POST /e2e/%2e/{SECRET}", "data", 400),
 ]
 
 
@@ -68,6 +69,14 @@ async def test_a_relayed_answer_has_its_one_line_at_its_end(edge: MemoryEdge, li
     target = f"/v1/chat?key={SECRET}"
     _, proxy = await edge.ask_proxy(f"POST {target} HTTP/1.1", f"Content-Length: {len(body)}", *FIELDS, content=body)
     proxy.peer_sends(f"HTTP/1.1 200 OK\r\nX-Model: {SECRET}\r\nContent-Length: 6\r\n\r\n{SECRET}".encode())
+    await turns()
+    assert lines.one() == {"method": "POST", "route": "data", "status": 200, "bytes": 6}
+
+
+async def test_of_a_sealed_request_not_even_whom_it_is_for_is_told(edge: MemoryEdge, lines: Lines) -> None:
+    fields = ("Content-Type: message/ohttp-chunked-req", f"Content-Length: {len(SECRET)}", *FIELDS)
+    _, proxy = await edge.ask_proxy(f"POST /e2e/{SECRET} HTTP/1.1", *fields, content=SECRET.encode())
+    proxy.peer_sends(f"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n{SECRET}".encode())
     await turns()
     assert lines.one() == {"method": "POST", "route": "data", "status": 200, "bytes": 6}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cloudtolocalllm.edge.routes import LOCAL_HOSTS, Route, host_name, hosts, is_plain, route
 
 PASSED_ON = {Route.API, Route.API_WEBSOCKET, Route.DATA, Route.TUNNEL}
-PREFIXES = ("/api/", "/v1/", "/ollama/", "/anthropic/", "/c2l/", "/ws/", "/readyz", "/internal/")
+PREFIXES = ("/api/", "/v1/", "/ollama/", "/anthropic/", "/c2l/", "/e2e/", "/ws/", "/readyz", "/internal/")
 
 # What the HTTP server lets through in a path: a slash, then visible ASCII without "?" and "#".
 visible = st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="?#")
@@ -55,6 +55,9 @@ def test_nothing_is_there(path: str) -> None:
         ("/ollama/api/chat", Route.DATA),
         ("/anthropic/v1/messages", Route.DATA),
         ("/c2l/exchanges/x", Route.DATA),
+        ("/e2e/k2qxv7hd4m3a", Route.DATA),
+        ("/e2e/", Route.DATA),
+        ("/e2e", Route.STATIC),
         ("/api/bridge", Route.API),
         ("/readyz", Route.API),
         ("/healthz", Route.HEALTH),

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtolocalllm.edge import static
 from cloudtolocalllm.edge.headers import SECURITY
-from cloudtolocalllm.edge.static import ASK, FOREVER, Site, StaticAnswer
+from cloudtolocalllm.runtime import site as static
 from cloudtolocalllm.runtime.http1 import Request
 from cloudtolocalllm.runtime.http1.messages import NO_BODY
+from cloudtolocalllm.runtime.site import ASK, FOREVER, Site, StaticAnswer
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ class Answers:
         (ResetReason.TOO_LARGE, 413, "too-large"),
         (ResetReason.TIMED_OUT, 504, "timed-out"),
         (ResetReason.INTERNAL, 500, "internal"),
-        (ResetReason.SESSION_LOST, 503, "bridge-offline"),
+        (ResetReason.SESSION_LOST, 503, "connection-lost"),
     ],
 )
 def test_every_reset_has_its_problem(reason: ResetReason, status: int, slug: str) -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.support.descriptors import descriptors
 
 from cloudtolocalllm.runtime import locks
 
@@ -25,11 +26,11 @@ def test_a_fault_inside_lets_go_too(tmp_path: Path) -> None:
 
 def test_a_refusal_leaves_no_descriptor(tmp_path: Path) -> None:
     with locks.held(tmp_path / "lock"):
-        before = len(list(Path("/proc/self/fd").iterdir()))
+        before = descriptors()
         for _ in range(3):
             with pytest.raises(locks.HeldError):
                 locks.take(tmp_path / "lock")
-        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        assert descriptors() == before
 
 
 def test_where_no_file_can_be_made(tmp_path: Path) -> None:

@@ -1,19 +1,19 @@
 /** The page as a whole: signed out, or the page that the address means. */
-import { lazy, type ReactNode, Suspense, useEffect, useRef } from "react";
-import { Chat } from "@/features/chat/Chat";
+import { lazy, type ReactNode, Suspense, useEffect } from "react";
+import { ChatPage } from "@/features/chat/ChatPage";
 import { Link } from "@/features/frame/Link";
 import { LoadBoundary } from "@/features/frame/LoadBoundary";
 import { Screen } from "@/features/frame/Screen";
-import { useTitle } from "@/features/frame/useTitle";
-import { Mark, NewChatIcon, SettingsIcon } from "@/features/icons";
 import { SignedOut } from "@/features/sign-in/SignedOut";
 import { SignInFailed } from "@/features/sign-in/SignInFailed";
-import { SignOutIconButton } from "@/features/sign-in/SignOutButton";
-import { DemoBanner } from "@/features/status/Notices";
-import { StatusPill } from "@/features/status/StatusPill";
-import { clear, openConversation } from "@/store/conversation";
-import { rememberedOf } from "@/store/keys";
+import { isServedByHome } from "@/net/home/served";
+import { followChats } from "@/store/conversation";
+import { followHomes, userKey } from "@/store/homes";
+import { forgetOthersKeys } from "@/store/kept-keys";
 import { usePlace } from "@/store/location";
+import { openModels } from "@/store/models";
+import { goOnWithLink } from "@/store/pairing-link";
+import { openPriority } from "@/store/priority";
 import { type SignedIn, useSession } from "@/store/session";
 import { followWay } from "@/store/way";
 
@@ -30,20 +30,36 @@ export function App() {
 function Inside({ session }: { readonly session: SignedIn }) {
   const { user } = session;
   useEffect(() => {
-    openConversation(user);
-    rememberedOf(user);
-    return followWay();
+    openModels(userKey(user));
+    openPriority(userKey(user));
+    forgetOthersKeys(user);
+    const leaveWay = followWay();
+    const leaveHomes = followHomes(user, () => goOnWithLink(user));
+    const leaveChats = followChats(user);
+    return () => {
+      leaveChats();
+      leaveWay();
+      leaveHomes();
+    };
   }, [user]);
   const route = usePlace((place) => place.route);
   switch (route.page) {
     case "chat":
-      return <Home />;
+      return <ChatPage user={user} />;
     case "sign-in":
-      return route.error === null ? <Home /> : <SignInFailed error={route.error} returnTo={route.returnTo} />;
+      return route.error === null ? (
+        <ChatPage user={user} />
+      ) : (
+        <SignInFailed error={route.error} returnTo={route.returnTo} />
+      );
     case "pair":
-      return (
+      return isServedByHome() ? (
+        <Nothing title="There is nothing to pair here">
+          This page comes from your machine itself, and speaks to it directly.
+        </Nothing>
+      ) : (
         <Loaded key="pair">
-          <Pair code={route.code} request={route.request} />
+          <Pair user={user} code={route.code} request={route.request} home={route.home} />
         </Loaded>
       );
     case "settings":
@@ -83,40 +99,5 @@ function Nothing({ title, children }: { readonly title: string; readonly childre
         To the chat
       </Link>
     </Screen>
-  );
-}
-
-function Home() {
-  const field = useRef<HTMLTextAreaElement>(null);
-  useTitle(null);
-  useEffect(() => field.current?.focus(), []);
-  const startNew = () => {
-    clear();
-    field.current?.focus();
-  };
-  return (
-    <div className="flex h-full flex-col">
-      <header className="flex h-14 shrink-0 items-center gap-1 border-b border-line px-3">
-        <Mark className="size-7 max-[26rem]:hidden" />
-        <h1 className="ml-1 font-semibold max-[26rem]:sr-only">CloudToLocalLLM</h1>
-        <div className="ml-auto" />
-        <StatusPill />
-        <button
-          type="button"
-          className="icon-button"
-          aria-label="New chat"
-          title="New chat"
-          onClick={startNew}
-        >
-          <NewChatIcon />
-        </button>
-        <Link to="/settings" className="icon-button" label="Settings">
-          <SettingsIcon />
-        </Link>
-        <SignOutIconButton />
-      </header>
-      <DemoBanner />
-      <Chat field={field} />
-    </div>
   );
 }

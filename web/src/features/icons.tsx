@@ -76,6 +76,48 @@ export const BackIcon = () => (
   </Icon>
 );
 
+export const ForwardIcon = () => (
+  <Icon>
+    <path d="M5 12h14m-6-6 6 6-6 6" />
+  </Icon>
+);
+
+export const EditIcon = () => (
+  <Icon>
+    <path d="M14.5 6.5 17.5 9.5M5 19l.8-3.8L15.9 5.1a1.5 1.5 0 0 1 2.1 0l.9.9a1.5 1.5 0 0 1 0 2.1L8.8 18.2z" />
+  </Icon>
+);
+
+export const ListIcon = () => (
+  <Icon>
+    <path d="M4 6h16M4 12h16M4 18h10" />
+  </Icon>
+);
+
+export const ClipIcon = () => (
+  <Icon>
+    <path d="m19 11.5-7.4 7.4a4.5 4.5 0 0 1-6.4-6.4l7.9-7.9a3 3 0 0 1 4.3 4.3l-7.6 7.5a1.5 1.5 0 0 1-2.1-2.1l6.8-6.8" />
+  </Icon>
+);
+
+export const MoreIcon = () => (
+  <Icon>
+    <path d="M6 12h.01M12 12h.01M18 12h.01" strokeWidth="2.5" />
+  </Icon>
+);
+
+export const CloseIcon = () => (
+  <Icon>
+    <path d="m6 6 12 12M18 6 6 18" />
+  </Icon>
+);
+
+export const PinIcon = () => (
+  <Icon>
+    <path d="M12 15v5M8 4h8l-1 6 3 3v2H6v-2l3-3z" />
+  </Icon>
+);
+
 export function Mark({ className }: { readonly className: string }) {
   return <img src="/favicon.svg" alt="" className={className} />;
 }

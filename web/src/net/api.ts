@@ -1,4 +1,4 @@
-/** The typed client of the server's own routes for the session and the models. */
+/** The typed client of the server's own routes for the session. */
 import { call, read } from "@/net/call";
 import { fields, instantOrNull, list, text, textOr } from "@/net/decode";
 
@@ -46,17 +46,15 @@ function decodeProvider(value: unknown): Provider | null {
   return /^[a-z0-9-]{1,40}$/.test(id) ? { id, name: textOr(document["name"], id) } : null;
 }
 
-export function decodeModels(value: unknown): string[] {
-  const ids = list(fields(value)["data"]).map((entry) => text(fields(entry)["id"]));
-  return [...new Set(ids)];
-}
-
 export async function getSession(): Promise<Session> {
   return read(await call("GET", "/api/auth/session"), decodeSession);
 }
 
-export async function postSignIn(token: string): Promise<void> {
-  await call("POST", "/api/auth/sign-in", { token });
+/** Returns the half of the session that this page has to keep, from a home that serves it itself; else `null`. */
+export async function postSignIn(token: string): Promise<string | null> {
+  const response = await call("POST", "/api/auth/sign-in", { token });
+  if (response.status === 204) return null;
+  return read(response, (value) => textOr(fields(value)["page_key"], null));
 }
 
 /** Returns where the provider ends its own session; `null` if there is nothing to go to. */
@@ -73,8 +71,4 @@ export async function readRedirect(response: Response): Promise<string | null> {
 /** The address at which signing in at a provider begins, and to which of our pages it comes back. */
 export function signInAddress(provider: Provider, returnTo: string): string {
   return `/api/auth/${provider.id}/start?${new URLSearchParams({ return_to: returnTo })}`;
-}
-
-export async function getModels(): Promise<string[]> {
-  return read(await call("GET", "/v1/models"), decodeModels);
 }

@@ -1,8 +1,11 @@
 /** One call to the server's own routes: with the field that a foreign site cannot send, a deadline, and problems told. */
 import { NO_CONTACT, ProblemError, problemFrom } from "@/net/problem";
 
-/** Required on every request that a session cookie authenticates (against cross-site forgery). */
-export const REQUEST_FIELD = { "C2L-Request": "1" } as const;
+/**
+ * Required on every request that a session cookie authenticates (against cross-site forgery). What it says matters only
+ * to a home that serves this page itself: there it is the half of the session that no other page has.
+ */
+export const REQUEST_FIELD: { "C2L-Request": string } = { "C2L-Request": "1" };
 
 /** The bridge may need ten seconds to be woken before the first byte. */
 const CALL_DEADLINE_MS = 20_000;

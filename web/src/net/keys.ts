@@ -1,4 +1,4 @@
-/** The typed client for API keys: made and revoked in the cloud, listed by the machine at home. */
+/** The typed client for API keys: made and revoked in the cloud. The machines at home list them (`listKeys` of the home API). */
 import { call, read, segment } from "@/net/call";
 import { fields, instantOrNull, list, numberOr, text, textOr } from "@/net/decode";
 import { removing } from "@/net/devices";
@@ -26,10 +26,6 @@ export interface ApiKey extends KeyLimits {
 export interface NewKeyRequest extends KeyLimits {
   readonly name: string;
   readonly days: number;
-}
-
-export function decodeKeys(value: unknown): ApiKey[] {
-  return list(fields(value)["keys"]).map(decodeKey);
 }
 
 export function decodeKey(value: unknown): ApiKey {
@@ -62,10 +58,6 @@ export function encodeKeyRequest(request: NewKeyRequest): Record<string, unknown
     ...(tokensPerDay !== null && { tokens_per_day: tokensPerDay }),
     ...(bridge !== null && { bridge }),
   };
-}
-
-export async function getKeys(): Promise<ApiKey[]> {
-  return read(await call("GET", "/c2l/keys"), decodeKeys);
 }
 
 /** Makes a key. `secret` is its text, which nobody can read again. */

@@ -2,9 +2,15 @@
 import { fields, numberOr, textOr } from "@/net/decode";
 
 const TYPE_PREFIX = "urn:c2l:problem:";
+/** Begins the types that others know too (RFC 9457 §4.2). */
+const REGISTRY = "https://iana.org/assignments/http-problem-types#";
+/** A gateway does not hold the key that a request was sealed to (RFC 9458 §5.2), or the pairing that it named. */
+export const OHTTP_KEY = "ohttp-key";
+/** What was asked cannot be read. */
+export const BAD_REQUEST = "bad-request";
 
 export interface Problem {
-  /** What follows `urn:c2l:problem:` in the type; `null` if the document is not one of ours. */
+  /** What follows `urn:c2l:problem:` in the type, or IANA's registry; `null` if the document is not one of these. */
   readonly slug: string | null;
   readonly title: string;
   readonly detail: string;
@@ -35,7 +41,7 @@ export function problemFrom(status: number, body: string): Problem {
     const type = textOr(document["type"], "");
     const error = messageOf(document["error"]);
     return {
-      slug: type.startsWith(TYPE_PREFIX) ? type.slice(TYPE_PREFIX.length) : null,
+      slug: slugOf(type),
       title: textOr(document["title"], "The server refused the request"),
       detail: textOr(document["detail"], error ?? `It answered with status ${status}.`),
       status: numberOr(document["status"], status),
@@ -50,12 +56,9 @@ export function problemFrom(status: number, body: string): Problem {
   }
 }
 
-/** Reads the error member that engines put into a streamed answer or an error body, if it is one. */
-export function engineProblem(error: unknown, status: number): Problem | null {
-  const message = messageOf(error);
-  return message === null
-    ? null
-    : { slug: "engine-error", title: "The engine reported an error", detail: message, status };
+function slugOf(type: string): string | null {
+  const prefix = [TYPE_PREFIX, REGISTRY].find((known) => type.startsWith(known));
+  return prefix === undefined ? null : type.slice(prefix.length);
 }
 
 function messageOf(error: unknown): string | null {
@@ -65,7 +68,13 @@ function messageOf(error: unknown): string | null {
 }
 
 /** Passing troubles of the way home; all other problems would be the same a second later. */
-const PASSING_SLUGS = new Set(["bridge-offline", "overloaded", "rate-limited", "timed-out"]);
+const PASSING_SLUGS = new Set([
+  "bridge-offline",
+  "connection-lost",
+  "overloaded",
+  "rate-limited",
+  "timed-out",
+]);
 const PASSING_STATUSES = new Set([429, 500, 502, 503, 504]);
 
 export function isPassing(problem: Problem): boolean {

@@ -1,19 +1,21 @@
 /**
- * The user's API keys. Their list is at home. While the home cannot be asked, the page shows what this browser saw
- * last, so that a key can be revoked at any time.
+ * The user's API keys. Their list is at home, and each home has its own. While none can be asked, the page shows what
+ * this browser saw last, so that a key can be revoked at any time.
  */
 import { create } from "zustand";
 import { fields, instantOrNull, list, textOr } from "@/net/decode";
-import { type ApiKey, decodeKey, deleteKey, getKeys, type NewKeyRequest, postKey } from "@/net/keys";
+import { listKeys } from "@/net/home/api";
+import { type ApiKey, decodeKey, deleteKey, type NewKeyRequest, postKey } from "@/net/keys";
 import { type Problem, ProblemError } from "@/net/problem";
-import { load, remove, save } from "@/store/storage";
+import { type Home, useHomes } from "@/store/homes";
+import { forgetOthersKeys, KEPT_KEYS, onForgotten } from "@/store/kept-keys";
+import { load, save } from "@/store/storage";
 
-const STORED = "c2l.keys.v1";
 /** More than anybody keeps; the rest would only fill the browser's storage. */
 const MOST_REMEMBERED = 200;
 
 export interface ListedKey extends ApiKey {
-  /** Whether the machine that answered last has it in its list. */
+  /** Whether a machine that answered last has it in its list. */
   readonly atHome: boolean;
 }
 
@@ -30,43 +32,77 @@ interface KeysState extends Remembered {
   readonly problem: Problem | null;
 }
 
+const UNPAIRED: Problem = {
+  slug: null,
+  title: "This browser is paired with none of them",
+  detail: "Pair it with one, and it can read the list.",
+  status: 0,
+};
 const EMPTY: KeysState = { user: null, heard: null, keys: [], loading: false, problem: null };
 
 export const useKeys = create<KeysState>(() => EMPTY);
 
 let latest = 0;
 
-/** Shows what this browser remembers for the user, and asks the home. @throws ProblemError - nobody is signed in. */
+onForgotten(() => {
+  latest += 1;
+  useKeys.setState(EMPTY, true);
+});
+
+/** Shows what this browser remembers for the user, and asks the homes. @throws ProblemError - nobody is signed in. */
 export async function openKeys(user: string | null): Promise<void> {
-  const known = rememberedOf(user) ?? { user, heard: null, keys: [] };
+  forgetOthersKeys(user);
+  const known = load(KEPT_KEYS, decodeRemembered) ?? { user, heard: null, keys: [] };
   useKeys.setState({ ...EMPTY, ...known }, true);
   await loadKeys();
 }
 
-/** Returns what this browser remembers for the user; another user's is removed. */
-export function rememberedOf(user: string | null): Remembered | null {
-  const stored = load(STORED, decodeRemembered);
-  if (stored === null || stored.user === user) return stored;
-  remove(STORED);
-  return null;
-}
-
-/** Asks the home. Of several calls at once, the last one counts. @throws ProblemError - nobody is signed in. */
+/**
+ * Asks the homes, and shows what one says as soon as it is there. Of several calls at once, the last one counts.
+ *
+ * @throws ProblemError - nobody is signed in.
+ */
 export async function loadKeys(): Promise<void> {
   latest += 1;
   const turn = latest;
   useKeys.setState({ loading: true });
-  try {
-    const keys = await getKeys();
-    if (turn !== latest) return;
-    const now = Date.now();
-    become({ heard: now, keys: merge(keys, useKeys.getState().keys, now), loading: false, problem: null });
-  } catch (error) {
-    if (turn !== latest) return;
-    if (!(error instanceof ProblemError)) throw error;
-    useKeys.setState({ loading: false, problem: error.problem });
-    if (error.problem.status === 401) throw error;
+  const { keys: seen } = useKeys.getState();
+  const heard: ApiKey[][] = [];
+  const problems: ProblemError[] = [];
+  const ask = async ({ transport }: Home) => {
+    try {
+      const { keys } = await listKeys(transport);
+      if (turn !== latest) return;
+      heard.push(keys.map(decodeKey));
+      const now = Date.now();
+      become({ heard: now, keys: merge(union(heard), seen, now), problem: null });
+    } catch (error) {
+      if (!(error instanceof ProblemError)) throw error;
+      problems.push(error);
+    }
+  };
+  await Promise.all(useHomes.getState().homes.map(ask));
+  if (turn !== latest) return;
+  const [first] = problems;
+  useKeys.setState({ loading: false, problem: heard.length > 0 ? null : (first?.problem ?? UNPAIRED) });
+  const signedOut = problems.find(({ problem }) => problem.slug === "unauthenticated");
+  if (signedOut !== undefined) throw signedOut;
+}
+
+/** What several homes list as one list. What one of them knows to be revoked, is revoked. Pure. */
+export function union(lists: readonly (readonly ApiKey[])[]): ApiKey[] {
+  const all = new Map<string, ApiKey>();
+  for (const key of lists.flat()) {
+    const known = all.get(key.id) ?? key;
+    all.set(key.id, {
+      ...known,
+      // A home that met a key before it was told of it calls it by its id.
+      name: known.name === known.id ? key.name : known.name,
+      lastUsed: Math.max(known.lastUsed ?? 0, key.lastUsed ?? 0) || null,
+      revoked: known.revoked || key.revoked,
+    });
   }
+  return [...all.values()];
 }
 
 /**
@@ -97,18 +133,11 @@ export async function revokeKey(id: string): Promise<void> {
   become({ keys: useKeys.getState().keys.filter((key) => key.id !== id) });
 }
 
-/** Removes what this browser remembers. */
-export function forgetKeys(): void {
-  latest += 1;
-  remove(STORED);
-  useKeys.setState(EMPTY, true);
-}
-
 function become(change: Partial<KeysState>): void {
   useKeys.setState(change);
   const { user, heard, keys } = useKeys.getState();
   const at = heard === null ? null : heard / 1000;
-  save(STORED, { user, heard: at, keys: keys.slice(0, MOST_REMEMBERED).map(encode) });
+  save(KEPT_KEYS, { user, heard: at, keys: keys.slice(0, MOST_REMEMBERED).map(encode) });
 }
 
 function encode(key: ListedKey): Record<string, unknown> {

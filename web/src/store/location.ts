@@ -24,4 +24,9 @@ export function navigate(address: string, how: "push" | "replace" = "push"): voi
   usePlace.setState(here(true), true);
 }
 
+/** Says that what comes next comes by an act on this page, not by opening it: the focus goes with it. */
+export function stayWithin(): void {
+  usePlace.setState({ within: true });
+}
+
 window.addEventListener("popstate", () => usePlace.setState(here(true), true));

@@ -1,9 +1,12 @@
 /** Who is signed in, and signing in by a link. */
 import { create } from "zustand";
 import { getSession, type Provider, postSignIn, postSignOut, type Session } from "@/net/api";
+import { sleep } from "@/net/backoff";
 import { isProviderAddress } from "@/net/loopback";
 import { ProblemError } from "@/net/problem";
+import { untilAnswered } from "@/net/until-answered";
 import { navigate, usePlace } from "@/store/location";
+import { forgetPageKey, keepPageKey, takeUpPageKey } from "@/store/page-key";
 
 /** How one may sign in here. */
 export interface Ways {
@@ -28,6 +31,9 @@ export type SessionState =
   | { readonly kind: "signed-out"; readonly linkRefused: boolean; readonly ways: Ways }
   | SignedIn;
 
+/** The browser removes what it keeps within so many milliseconds, or will not at all. */
+const FORGET_MS = 3_000;
+
 export const useSession = create<SessionState>(() => ({ kind: "checking" }));
 
 function become(state: SessionState): void {
@@ -36,6 +42,7 @@ function become(state: SessionState): void {
 
 /** Signs in if the address is a sign-in link, else asks who is signed in. Call once, when the page starts. */
 export async function startSession(): Promise<void> {
+  takeUpPageKey();
   const token = takeLinkToken();
   if (token === null) {
     await checkSession();
@@ -44,12 +51,9 @@ export async function startSession(): Promise<void> {
   become({ kind: "signing-in" });
   let refused = false;
   try {
-    await postSignIn(token);
-  } catch (error) {
-    if (!(error instanceof ProblemError) || error.problem.status === 0) {
-      become({ kind: "unreachable" });
-      return;
-    }
+    const key = await untilAnswered(() => postSignIn(token), isRefusal, showUnreachable);
+    if (key !== null) keepPageKey(key);
+  } catch {
     refused = true;
   }
   // A link works once; whoever opens it again may well be signed in already.
@@ -67,8 +71,10 @@ function takeLinkToken(): string | null {
 }
 
 export async function checkSession(linkRefused = false): Promise<void> {
+  // Whoever is signed in is not disturbed by a server that is away.
+  const once = useSession.getState().kind === "signed-in";
   try {
-    const session = await getSession();
+    const session = await untilAnswered(getSession, (status) => once || status === 401, showUnreachable);
     if (session.signedIn) welcome(session);
     else {
       const { providers, byLink } = session;
@@ -77,8 +83,16 @@ export async function checkSession(linkRefused = false): Promise<void> {
   } catch (error) {
     const refused = error instanceof ProblemError && error.problem.status === 401;
     if (refused) become({ kind: "signed-out", linkRefused, ways: { providers: [], byLink: true } });
-    else if (useSession.getState().kind !== "signed-in") become({ kind: "unreachable" });
   }
+}
+
+function showUnreachable(): void {
+  become({ kind: "unreachable" });
+}
+
+/** A server that is starting or has too much to do refuses nobody. */
+function isRefusal(status: number): boolean {
+  return status >= 400 && status < 500 && status !== 429;
 }
 
 function welcome({ user, name, email, admin, expires }: Session): void {
@@ -93,7 +107,7 @@ function welcome({ user, name, email, admin, expires }: Session): void {
  *
  * @throws ProblemError - the server did not end the session; it is still valid, and nothing is forgotten.
  */
-export async function signOut(forget: () => void): Promise<void> {
+export async function signOut(forget: () => Promise<void>): Promise<void> {
   let redirect: string | null = null;
   try {
     redirect = await postSignOut();
@@ -101,7 +115,9 @@ export async function signOut(forget: () => void): Promise<void> {
     // It had ended already.
     if (!(error instanceof ProblemError && error.problem.status === 401)) throw error;
   }
-  forget();
+  // Leaving for the provider would break it off.
+  await Promise.race([forget(), sleep(FORGET_MS)]);
+  forgetPageKey();
   become({ kind: "checking" });
   // The address of whoever signs in next says nothing of where this one was.
   navigate("/", "replace");

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { decodeAudit, decodeOverview, isPseudonym } from "@/net/admin";
 import { signInAddress } from "@/net/api";
 import { retryAfterOf, segment } from "@/net/call";
-import { decodeKeys, encodeKeyRequest } from "@/net/keys";
+import { decodeKey, encodeKeyRequest } from "@/net/keys";
 import { isLoopback, isProviderAddress } from "@/net/loopback";
 import { decodePairingRequest, normalCode } from "@/net/pairing";
 
@@ -100,7 +100,7 @@ describe("keys", () => {
       bridge: "b1",
       revoked: true,
     };
-    const [first, second] = decodeKeys({ keys: [bare, limited] });
+    const [first, second] = [bare, limited].map(decodeKey);
     expect(first).toMatchObject({ created: 1_000, lastUsed: null, routes: [], models: [], revoked: false });
     expect(second).toMatchObject({
       lastUsed: 3_000,
@@ -113,15 +113,12 @@ describe("keys", () => {
     });
   });
 
-  it.each([
-    null,
-    {},
-    { keys: [{}] },
-    { keys: [{ id: "a", routes: [1] }] },
-    { keys: [{ id: "a", models: "x" }] },
-  ])("refuses %j", (value) => {
-    expect(() => decodeKeys(value)).toThrow(/^expected /);
-  });
+  it.each([null, {}, { id: 1 }, { id: "a", routes: [1] }, { id: "a", models: "x" }])(
+    "refuses %j",
+    (value) => {
+      expect(() => decodeKey(value)).toThrow(/^expected /);
+    },
+  );
 
   it("sends only the limits that there are", () => {
     const none = { routes: [], models: [], requestsPerMinute: null, tokensPerDay: null, bridge: null };

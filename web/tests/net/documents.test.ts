@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { decodeModels, decodeSession } from "@/net/api";
+import { decodeSession } from "@/net/api";
 import { backoffMs } from "@/net/backoff";
 import { isPassing, problemFrom } from "@/net/problem";
 import { decodeStatus } from "@/net/status";
@@ -48,16 +48,6 @@ describe("decodeStatus", () => {
     { state: "ready", bridges: [{}] },
   ])("refuses %j", (value) => {
     expect(() => decodeStatus(value)).toThrow(/^expected .*, got /);
-  });
-});
-
-describe("decodeModels", () => {
-  it("names each model once", () => {
-    expect(decodeModels({ data: [{ id: "a" }, { id: "b" }, { id: "a" }] })).toEqual(["a", "b"]);
-  });
-
-  it.each([null, { data: null }, { data: [{}] }, { data: ["a"] }])("refuses %j", (value) => {
-    expect(() => decodeModels(value)).toThrow(/^expected /);
   });
 });
 

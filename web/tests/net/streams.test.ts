@@ -1,5 +1,4 @@
 import { describe, expect, it } from "vitest";
-import { type CompletionEvent, CompletionParser } from "@/net/completion";
 import { LineSplitter } from "@/net/lines";
 import { NdjsonParser } from "@/net/ndjson";
 import { SseParser } from "@/net/sse";
@@ -59,54 +58,4 @@ describe("NdjsonParser", () => {
   it("throws on what is not JSON", () => {
     expect(() => new NdjsonParser().push(encode("nonsense\n"))).toThrow(SyntaxError);
   });
-});
-
-describe("CompletionParser", () => {
-  const data = (value: unknown) => `data: ${JSON.stringify(value)}\n\n`;
-  const delta = (value: unknown) => data({ choices: [{ delta: value, finish_reason: null }] });
-  const text = [
-    delta({ role: "assistant", content: "" }),
-    delta({ reasoning_content: "Hm" }),
-    delta({ reasoning: "m." }),
-    delta({ content: "Grüß" }),
-    delta({ content: " dich 🦙" }),
-    data({ choices: [{ delta: {}, finish_reason: "stop" }] }),
-    data({ choices: [], usage: { completion_tokens: 5 } }),
-    "data: [DONE]\n\n",
-  ].join("");
-  const events: CompletionEvent[] = [
-    { kind: "thought", text: "Hm" },
-    { kind: "thought", text: "m." },
-    { kind: "text", text: "Grüß" },
-    { kind: "text", text: " dich 🦙" },
-    { kind: "finish", reason: "stop" },
-    { kind: "usage", completionTokens: 5 },
-    { kind: "done" },
-  ];
-
-  it.each(chunkings(encode(text)))("gives the same events in $name", ({ chunks }) => {
-    expect(pushAll(new CompletionParser(), chunks)).toEqual(events);
-  });
-
-  it("tells of an engine's error in the stream", () => {
-    const [event] = new CompletionParser().push(
-      encode(data({ error: { message: "out of memory", code: 500 } })),
-    );
-    expect(event).toMatchObject({
-      kind: "error",
-      problem: { slug: "engine-error", detail: "out of memory" },
-    });
-  });
-
-  it.each(["not json", "[]", "null", '"text"'])("makes an error of %s, not an exception", (nonsense) => {
-    const [event] = new CompletionParser().push(encode(`data: ${nonsense}\n\n`));
-    expect(event).toMatchObject({ kind: "error" });
-  });
-
-  it.each([{}, { choices: null }, { choices: [] }, { choices: [null] }, { choices: [{ delta: 3 }] }])(
-    "passes over a chunk without text: %j",
-    (value) => {
-      expect(new CompletionParser().push(encode(data(value)))).toEqual([]);
-    },
-  );
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { type ApiKey, decodeKey } from "@/net/keys";
-import { decodeRemembered, type ListedKey, merge } from "@/store/keys";
+import { decodeRemembered, type ListedKey, merge, union } from "@/store/keys";
 
 const NOW = 1_000_000;
 
@@ -31,6 +31,21 @@ describe("merge", () => {
     expect(merge([key("a", { name: "now" })], [seen("a", { name: "before" })], NOW)).toMatchObject([
       { name: "now", atHome: true },
     ]);
+  });
+});
+
+describe("union", () => {
+  it("has each key once, and believes whoever says that it is revoked", () => {
+    const lists = [
+      [key("a", { name: "a", lastUsed: 5 }), key("b")],
+      [key("a", { name: "Laptop" }), key("b", { revoked: true })],
+    ];
+    expect(union(lists).map(({ id, name, lastUsed, revoked }) => [id, name, lastUsed, revoked])).toEqual([
+      ["a", "Laptop", 5, false],
+      ["b", "b", null, true],
+    ]);
+    expect(union([[key("a", { lastUsed: 5 })], [key("a", { lastUsed: 9 })]])[0]?.lastUsed).toBe(9);
+    expect(union([])).toEqual([]);
   });
 });
 

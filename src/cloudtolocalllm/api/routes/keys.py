@@ -1,4 +1,4 @@
-"""API keys: made and revoked here, listed at home (GET /c2l/keys on the data path)."""
+"""API keys: made and revoked here, listed at home (the home API)."""
 
 import math
 from typing import Annotated

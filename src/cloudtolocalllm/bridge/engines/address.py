@@ -4,6 +4,8 @@ import base64
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from cloudtolocalllm.runtime.loopback import is_loopback
+
 
 @dataclass(frozen=True, slots=True)
 class EngineAddress:
@@ -51,7 +53,7 @@ class EngineAddress:
     @property
     def is_local(self) -> bool:
         """Whether it is on this machine's loopback."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        return is_loopback(self.host)
 
 
 def _authorization(user: str | None, password: str | None) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from cloudtolocalllm.edge import headers
 from cloudtolocalllm.edge.nginx.text import block
-from cloudtolocalllm.edge.static import ASK, FOREVER, HASHED
+from cloudtolocalllm.runtime.site import ASK, FOREVER, HASHED
 
 
 def _fields(*, tls: bool) -> list[tuple[str, str]]:

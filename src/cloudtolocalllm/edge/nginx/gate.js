@@ -61,7 +61,7 @@ function tokens(headers, name) {
 function refuse(r, status, slug, detail) {
     r.variables.c2l_slug = slug;
     r.variables.c2l_detail = detail;
-    if (slug === 'overloaded' && !r.variables.c2l_retry_after) {
+    if ((slug === 'overloaded' || slug === 'connection-lost') && !r.variables.c2l_retry_after) {
         r.variables.c2l_retry_after = '1';
     }
     return 'refuse/' + status;
@@ -415,7 +415,7 @@ function broken(r) {
     if (r.variables.c2l_broke === '504') {
         return refuse(r, 504, 'timed-out', 'The service behind this server did not answer in time.');
     }
-    return refuse(r, 503, 'overloaded', 'The service behind this server broke off; try again.');
+    return refuse(r, 503, 'connection-lost', 'The service behind this server broke off; try again.');
 }
 
 // A user's proxy that failed. When it accepted no connection the API is asked once more: it may be another one by now.

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from cloudtolocalllm.contracts.problems import Problem
 from cloudtolocalllm.edge.answers import Answered, send_problem
 from cloudtolocalllm.edge.headers import SECURITY
-from cloudtolocalllm.edge.static import Site
 from cloudtolocalllm.edge.web.settings import WebSettings
 from cloudtolocalllm.runtime.http1 import HttpServer, Request, RequestHandler, Responder
+from cloudtolocalllm.runtime.site import Site
 
 log = logging.getLogger(__name__)
 

@@ -152,6 +152,11 @@ class HttpServer:
         self._listeners.append(listener)
         return int(listener.sockets[0].getsockname()[1])
 
+    async def listen_socket(self, sock: socket.socket) -> None:
+        """Listen on a TCP socket that is bound; it is closed with this server."""
+        loop = asyncio.get_running_loop()
+        self._listeners.append(await loop.create_server(lambda: ServerConnection(self), sock=sock, backlog=1024))
+
     async def listen_unix(self, path: str) -> None:
         """Listen on a Unix socket, mode 0600; a stale socket file is replaced."""
         sock = _bound(path)

@@ -1,24 +1,47 @@
 /** The text of an answer. It is written straight into the page: React renders it once, however many tokens come. */
-import { memo, useLayoutEffect, useRef } from "react";
+import { memo, type RefObject, useLayoutEffect, useRef } from "react";
+import type { Message } from "@/net/home/api";
 import { MarkdownWriter, renderMarkdown } from "@/render/markdown";
 import { liveAnswer } from "@/store/conversation";
-import type { AnswerMessage } from "@/store/messages";
+import type { LiveAnswer } from "@/store/live-answer";
 
 interface Props {
-  readonly message: AnswerMessage;
+  readonly bridgeId: string;
+  readonly message: Message;
+  /** Whether it is being written. */
+  readonly active: boolean;
 }
 
-export const AnswerBody = memo(AnswerBodyOnce, (before, after) => before.message.id === after.message.id);
+/** What stands on the page already. */
+interface Written {
+  content: string;
+  thinking: string;
+}
 
-function AnswerBodyOnce({ message }: Props) {
+interface Places {
+  readonly thoughts: HTMLDetailsElement;
+  readonly thought: HTMLElement;
+  readonly body: HTMLElement;
+}
+
+export const AnswerBody = memo(function AnswerBody({ bridgeId, message, active }: Props) {
   const thoughts = useRef<HTMLDetailsElement>(null);
   const thought = useRef<HTMLParagraphElement>(null);
   const body = useRef<HTMLDivElement>(null);
+  const written = useRef<Written | null>(null);
+  const { run, content, thinking } = message;
 
   useLayoutEffect(() => {
-    if (thoughts.current === null || thought.current === null || body.current === null) return;
-    return show(message, thoughts.current, thought.current, body.current);
-  }, [message]);
+    const places = placesOf(thoughts, thought, body);
+    if (places === null) return;
+    const live = active && run !== null ? liveAnswer(bridgeId, run) : null;
+    if (live !== null) return follow(live, places, written);
+    const there = written.current;
+    // What was watched to its end is not made anew: somebody may be reading, or have selected some of it.
+    if (there?.content !== content || there.thinking !== thinking)
+      show({ content, thinking }, places, written);
+    return undefined;
+  }, [bridgeId, run, active, content, thinking]);
 
   return (
     <>
@@ -29,30 +52,52 @@ function AnswerBodyOnce({ message }: Props) {
       <div ref={body} className="markdown" />
     </>
   );
+});
+
+function placesOf(
+  thoughts: RefObject<HTMLDetailsElement | null>,
+  thought: RefObject<HTMLElement | null>,
+  body: RefObject<HTMLElement | null>,
+): Places | null {
+  if (thoughts.current === null || thought.current === null || body.current === null) return null;
+  return { thoughts: thoughts.current, thought: thought.current, body: body.current };
 }
 
-/** Shows a message, and follows it if it still arrives. Returns how to end that. */
-function show(
-  message: AnswerMessage,
-  thoughts: HTMLDetailsElement,
-  thought: HTMLElement,
-  body: HTMLElement,
-): (() => void) | undefined {
-  const live = liveAnswer(message.id);
+function show(text: Written, { thoughts, thought, body }: Places, written: RefObject<Written | null>): void {
+  written.current = text;
+  thoughts.hidden = text.thinking === "";
+  thought.textContent = text.thinking;
+  renderMarkdown(body, text.content);
+}
+
+/** Follows an answer that arrives. Returns how to end that. */
+function follow(
+  live: LiveAnswer,
+  { thoughts, thought, body }: Places,
+  written: RefObject<Written | null>,
+): () => void {
+  const there: Written = { content: "", thinking: "" };
+  written.current = there;
   thought.replaceChildren();
-  const think = (text: string) => {
-    thoughts.hidden = false;
-    thought.append(text);
-  };
-  if (live === null) {
-    if (message.thought !== "") think(message.thought);
-    renderMarkdown(body, message.text);
-    return undefined;
-  }
-  const writer = new MarkdownWriter(body);
+  let writer = new MarkdownWriter(body);
   const release = live.write({
-    onThought: think,
-    onText: (text) => writer.push(text),
+    onThought: (text) => {
+      there.thinking += text;
+      thoughts.hidden = false;
+      thought.append(text);
+    },
+    onText: (text) => {
+      there.content += text;
+      writer.push(text);
+    },
+    onRestart: () => {
+      there.content = "";
+      there.thinking = "";
+      thoughts.hidden = true;
+      thought.replaceChildren();
+      writer.close();
+      writer = new MarkdownWriter(body);
+    },
     onEnd: () => writer.end(),
   });
   return () => {

@@ -1,24 +1,28 @@
-/** The conversation and the field to write in. */
-import { type RefObject, useEffect, useState } from "react";
+/** The conversation that is open, and the field to write in. */
+import { type RefObject, useEffect, useRef, useState } from "react";
 import { Composer } from "@/features/chat/Composer";
-import { MessageView } from "@/features/chat/MessageView";
+import { MessageList } from "@/features/chat/MessageList";
+import { ContactNotice, Refusals, UnsentNotice } from "@/features/chat/Notices";
+import { announcement } from "@/features/chat/outcome";
+import { Unpaired } from "@/features/chat/Unpaired";
+import { useChoice } from "@/features/chat/useChoice";
 import { useStickToEnd } from "@/features/chat/useStickToEnd";
+import { Trouble } from "@/features/frame/Trouble";
 import { DownIcon } from "@/features/icons";
-import { WayNotice } from "@/features/status/Notices";
-import { send, stop, useConversation } from "@/store/conversation";
-import type { Message } from "@/store/messages";
-import { useModels } from "@/store/models";
-
-/** A long conversation opens with its end; mounting hundreds of messages at once would freeze the page. */
-const SHOWN_AT_FIRST = 30;
-const SHOWN_MORE = 60;
+import type { Run } from "@/net/home/api";
+import { activeRun, opened, pathOf, send, stop, useOpen } from "@/store/conversation";
+import { runOf } from "@/store/home/tree";
+import { useHomes } from "@/store/homes";
+import { addressOf, openPlace, useOpened } from "@/store/place";
 
 export function Chat({ field }: { readonly field: RefObject<HTMLTextAreaElement | null> }) {
-  const messages = useConversation((state) => state.messages);
   const { scroller, content, sticking, jump } = useStickToEnd();
+  const ready = useHomes((state) => state.ready);
+  const paired = useHomes((state) => state.homes.length > 0);
+  const address = useOpened((state) => addressOf(state.place));
   useStopOnEscape();
   return (
-    <main className="relative flex min-h-0 flex-1 flex-col">
+    <main className="relative flex min-h-0 min-w-0 flex-1 flex-col">
       <div
         ref={scroller}
         // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
@@ -29,7 +33,7 @@ export function Chat({ field }: { readonly field: RefObject<HTMLTextAreaElement 
         className="min-h-0 flex-1 overflow-y-auto"
       >
         <div ref={content} className="mx-auto flex min-h-full max-w-3xl flex-col px-4 py-6">
-          {messages.length === 0 ? <Welcome onSent={jump} /> : <MessageList messages={messages} />}
+          {ready && !paired ? <Unpaired /> : <Talk key={address} scroller={scroller} onSent={jump} />}
         </div>
       </div>
       <div className="mx-auto w-full max-w-3xl px-2 pb-2 sm:px-4 sm:pb-4">
@@ -44,7 +48,9 @@ export function Chat({ field }: { readonly field: RefObject<HTMLTextAreaElement 
               <DownIcon />
             </button>
           )}
-          <WayNotice />
+          <ContactNotice />
+          <UnsentNotice />
+          <Refusals />
         </div>
         <Composer field={field} onSent={jump} />
       </div>
@@ -53,19 +59,52 @@ export function Chat({ field }: { readonly field: RefObject<HTMLTextAreaElement 
   );
 }
 
-function MessageList({ messages }: { readonly messages: readonly Message[] }) {
-  const [shown, setShown] = useState(SHOWN_AT_FIRST);
-  const hidden = Math.max(0, messages.length - shown);
+interface TalkProps {
+  readonly scroller: RefObject<HTMLDivElement | null>;
+  readonly onSent: () => void;
+}
+
+function Talk({ scroller, onSent }: TalkProps) {
+  const place = useOpened((state) => state.place);
+  const talk = useOpen((at) => at?.talk ?? null);
+  const head = useOpen((at) => at?.head ?? null);
+  const listed = useOpen((at) => at?.view.shown.listed ?? false);
+  const contact = useOpen((at) => at?.view.contact ?? "opening");
+  const busy = useOpen((at) => activeRun(at) !== null);
+  const { choice, online } = useChoice();
+  if (place === null) return <Welcome onSent={onSent} />;
+  // Only who hears the home knows that there is none: what this browser saw last may be older than the conversation.
+  if (head === null)
+    return listed && contact === "live" ? <NotThere /> : <Waiting lost={contact === "lost"} />;
+  if (talk === null) return <Waiting lost={contact === "lost"} />;
+  const at = opened();
+  const path = at === null ? [] : pathOf(at);
+  const model = online && !busy ? (choice?.model ?? null) : null;
+  return <MessageList bridgeId={place.bridgeId} talk={talk} path={path} model={model} scroller={scroller} />;
+}
+
+function Waiting({ lost }: { readonly lost: boolean }) {
+  const stuck = useOpen((at) => at?.view.stuck ?? null);
   return (
-    <div className="space-y-6">
-      {hidden > 0 && (
-        <button type="button" className="button mx-auto flex" onClick={() => setShown(shown + SHOWN_MORE)}>
-          Show earlier messages ({hidden})
-        </button>
-      )}
-      {messages.slice(hidden).map((message, index, all) => (
-        <MessageView key={message.id} message={message} last={index === all.length - 1} />
-      ))}
+    <div className="my-auto appear-late space-y-3 text-center text-muted">
+      <p>
+        {lost
+          ? "This browser has not seen this conversation yet, and the machine that keeps it cannot be reached."
+          : "Fetching the conversation…"}
+      </p>
+      {!lost && <Trouble problem={stuck} />}
+    </div>
+  );
+}
+
+function NotThere() {
+  return (
+    <div className="my-auto appear-late space-y-3 text-center">
+      <h2 className="text-xl font-semibold">This conversation is not there any more</h2>
+      <p className="text-muted">It was deleted, perhaps from another device.</p>
+      <button type="button" className="button" onClick={() => openPlace(null, "replace")}>
+        Begin a new one
+      </button>
     </div>
   );
 }
@@ -77,11 +116,9 @@ const STARTERS = [
 ];
 
 function Welcome({ onSent }: { readonly onSent: () => void }) {
-  const model = useModels((state) => state.chosen);
+  const { choice, online } = useChoice();
   const start = (text: string) => {
-    if (model === null) return;
-    send(text, model);
-    onSent();
+    if (choice !== null && send(text, [], choice, null)) onSent();
   };
   return (
     <div className="my-auto space-y-6 py-4">
@@ -94,7 +131,7 @@ function Welcome({ onSent }: { readonly onSent: () => void }) {
           <li key={starter}>
             <button
               type="button"
-              disabled={model === null}
+              disabled={choice === null || !online}
               onClick={() => start(starter)}
               className="w-full rounded-xl border border-line px-4 py-3 text-start text-sm enabled:hover:border-edge enabled:hover:bg-raised disabled:text-muted"
             >
@@ -107,28 +144,35 @@ function Welcome({ onSent }: { readonly onSent: () => void }) {
   );
 }
 
-/** Esc stops the answer, unless it closes a panel. */
+/** Esc stops the answer, unless it closes something or is meant for a field of another kind. */
 function useStopOnEscape(): void {
   useEffect(() => {
     const onKeyDown = (event: KeyboardEvent) => {
-      if (event.key === "Escape" && document.querySelector(":popover-open") === null) stop();
+      // While an input method composes, it only takes that back.
+      if (event.key !== "Escape" || event.isComposing || isElsewhere(event.target)) return;
+      if (document.querySelector(":popover-open, dialog[open]") === null) stop();
     };
     document.addEventListener("keydown", onKeyDown);
     return () => document.removeEventListener("keydown", onKeyDown);
   }, []);
 }
 
+/** Esc empties a search, and closes a list of choices. */
+function isElsewhere(target: EventTarget | null): boolean {
+  return target instanceof Element && target.closest("input, select") !== null;
+}
+
 /** Says once how an answer ended; the streaming text itself would drown a screen reader. */
 function Announcer() {
-  const answering = useConversation((state) => state.phase !== null);
+  const run = useOpen((at) => activeRun(at)?.id ?? null);
+  const followed = useRef<string | null>(null);
   const [text, setText] = useState("");
   useEffect(() => {
-    if (answering) {
-      setText("");
-      return () => setText(announcement(useConversation.getState().messages.at(-1)));
-    }
-    return undefined;
-  }, [answering]);
+    const before = followed.current;
+    followed.current = run;
+    if (run !== null) setText("");
+    else if (before !== null) setText(endOf(before));
+  }, [run]);
   return (
     <p role="status" className="sr-only">
       {text}
@@ -136,19 +180,12 @@ function Announcer() {
   );
 }
 
-function announcement(message: Message | undefined): string {
-  if (message?.role !== "assistant") return "";
-  switch (message.outcome) {
-    case "done":
-    case "limited":
-      return "Answer complete.";
-    case "stopped":
-      return "Answer stopped.";
-    case "cut-short":
-      return "The answer was cut short.";
-    case "failed":
-      return `No answer. ${message.problem?.title ?? ""}`;
-    case "streaming":
-      return "";
-  }
+/** How a run of the open conversation ended; nothing of one that is not in it. */
+function endOf(id: string): string {
+  const at = opened();
+  const run: Run | undefined = at?.talk?.runs.get(id);
+  const message = at?.talk?.messages.find((each) => each.run === id);
+  if (run === undefined || message === undefined || at?.talk == null || runOf(at.talk, message) === null)
+    return "";
+  return announcement(run, message);
 }

@@ -1,81 +1,118 @@
 /** One message of the conversation. */
 import { memo, useId, useState } from "react";
 import { AnswerBody } from "@/features/chat/AnswerBody";
+import { Branches } from "@/features/chat/Branches";
+import { outcomeOf, progressText, troubleOf } from "@/features/chat/outcome";
+import { Question } from "@/features/chat/Question";
 import { CopyIcon, RetryIcon } from "@/features/icons";
+import type { Message, Run } from "@/net/home/api";
 import { copyText } from "@/render/clipboard";
-import { retry, useConversation } from "@/store/conversation";
-import type { AnswerMessage, Figures, Message } from "@/store/messages";
-import { useModels } from "@/store/models";
+import { isSending, isStopping, phaseOf, regenerate, useOpen } from "@/store/conversation";
+import type { Figures } from "@/store/live-answer";
 import { useWay } from "@/store/way";
 
 interface Props {
+  readonly bridgeId: string;
   readonly message: Message;
-  readonly last: boolean;
+  readonly run: Run | null;
+  /** It and the messages beside it, in their order. */
+  readonly siblings: readonly Message[];
+  /** The model that would answer now; `null` while nothing can be changed. */
+  readonly model: string | null;
 }
 
-export const MessageView = memo(function MessageView({ message, last }: Props) {
+export const MessageView = memo(function MessageView(props: Props) {
+  return props.message.role === "assistant" ? <Answer {...props} /> : <Question {...props} />;
+});
+
+function Answer({ bridgeId, message, run, siblings, model }: Props) {
   const heading = useId();
-  if (message.role === "user") {
-    return (
-      <article aria-labelledby={heading} className="flex justify-end">
-        <h2 id={heading} className="sr-only">
-          You
-        </h2>
-        <p className="max-w-[85%] rounded-2xl rounded-br-md bg-tint px-4 py-2.5 leading-relaxed break-words whitespace-pre-wrap">
-          {message.text}
-        </p>
-      </article>
-    );
-  }
+  const outcome = outcomeOf(run);
+  const streaming = outcome === "streaming";
   return (
-    <article aria-labelledby={heading} data-outcome={message.outcome}>
+    <article aria-labelledby={heading} data-outcome={outcome} data-message={message.id} tabIndex={-1}>
       <h2 id={heading} className="sr-only">
         Answer of {message.model}
       </h2>
-      <AnswerBody message={message} />
-      {message.outcome === "streaming" ? <Progress /> : <Ending message={message} last={last} />}
+      <AnswerBody bridgeId={bridgeId} message={message} active={streaming} />
+      {streaming && run !== null ? (
+        <Progress run={run} />
+      ) : (
+        <Ending message={message} run={run} siblings={siblings} model={model} />
+      )}
     </article>
   );
-});
+}
 
-function Progress() {
-  const phase = useConversation((state) => state.phase);
+function Progress({ run }: { readonly run: Run }) {
+  const phase = useOpen((at) => at?.view.phases.get(run.id) ?? phaseOf(at)) ?? "waiting";
+  const sending = useOpen((at) => at !== null && isSending(at, run));
+  const stopping = useOpen((at) => at !== null && isStopping(at, run));
   const loading = useWay((state) => state.status?.state === "loading");
-  const text = progressText(phase, loading);
+  const text = sending ? "Sending…" : progressText(phase, stopping, loading);
   if (text === null) return null;
   return (
     <p className="mt-2 flex items-center gap-2 text-sm text-muted">
-      <span className="size-2 rounded-full bg-busy motion-safe:animate-pulse" />
+      <span className="size-2 shrink-0 rounded-full bg-busy motion-safe:animate-pulse" />
       {text}
     </p>
   );
 }
 
-function progressText(phase: string | null, loading: boolean): string | null {
-  if (phase === "reattaching") return "The connection broke. Picking the answer up where it broke off…";
-  if (phase === "thinking") return "Thinking…";
-  if (phase !== "waiting") return null;
-  return loading
-    ? "Loading the model into memory. The first answer takes longer…"
-    : "Waiting for the first word…";
-}
-
-function Ending({ message, last }: { readonly message: AnswerMessage; readonly last: boolean }) {
+function Ending({ message, run, siblings, model }: Omit<Props, "bridgeId">) {
+  const figures = useOpen((at) => (run === null ? undefined : at?.view.figures.get(run.id)));
+  const trouble = troubleOf(run, message);
+  const again = () => {
+    if (model !== null) regenerate(message, model);
+  };
   return (
     <>
-      <Trouble message={message} last={last} />
-      {message.text !== "" && (
-        <footer className="mt-2 -ml-2 flex flex-wrap items-center gap-x-2 text-xs text-muted">
-          <CopyAnswer text={message.text} />
-          <span>{message.model}</span>
-          {message.figures !== null && <FigureList figures={message.figures} />}
-        </footer>
+      {trouble !== null && (
+        <div
+          className={`mt-3 flex flex-wrap items-center justify-between gap-3 rounded-xl border px-4 py-3 text-sm ${
+            trouble.mild ? "border-line bg-raised" : "border-bad-line bg-bad-ground"
+          }`}
+        >
+          <div className="min-w-0 flex-1 basis-48">
+            <p className={trouble.mild ? "font-medium" : "font-semibold text-bad"}>{trouble.title}</p>
+            <p className="break-words">{trouble.detail}</p>
+          </div>
+          <button type="button" className="button" disabled={model === null} onClick={again}>
+            <RetryIcon />
+            Try again
+          </button>
+        </div>
       )}
+      <footer className="mt-2 -ml-2 flex flex-wrap items-center gap-x-2 text-xs text-muted">
+        <Branches message={message} siblings={siblings} what="answer" enabled={model !== null} />
+        {message.content !== "" && <CopyAnswer text={message.content} />}
+        {trouble === null && (
+          <button
+            type="button"
+            className="icon-button disabled:text-edge"
+            aria-label="Answer anew"
+            title="Answer anew"
+            disabled={model === null}
+            onClick={again}
+          >
+            <RetryIcon />
+          </button>
+        )}
+        <span className="break-all">{message.model}</span>
+        <FigureList figures={figures ?? counted(run)} />
+      </footer>
     </>
   );
 }
 
-function FigureList({ figures }: { readonly figures: Figures }) {
+/** What an engine counted when nobody here was watching. */
+function counted(run: Run | null): Figures | null {
+  if (run === null || run.answer_tokens === null) return null;
+  return { tokens: run.answer_tokens, firstTokenMs: null, tokensPerSecond: null };
+}
+
+function FigureList({ figures }: { readonly figures: Figures | null }) {
+  if (figures === null) return null;
   const { firstTokenMs, tokens, tokensPerSecond } = figures;
   return (
     <>
@@ -83,7 +120,7 @@ function FigureList({ figures }: { readonly figures: Figures }) {
       {tokensPerSecond !== null && (
         <span>{`· ${tokensPerSecond.toFixed(tokensPerSecond < 100 ? 1 : 0)} tokens/s`}</span>
       )}
-      <span>{`· first after ${(firstTokenMs / 1000).toFixed(2)} s`}</span>
+      {firstTokenMs !== null && <span>{`· first after ${(firstTokenMs / 1000).toFixed(2)} s`}</span>}
     </>
   );
 }
@@ -104,53 +141,5 @@ function CopyAnswer({ text }: { readonly text: string }) {
     >
       {copied ? <span aria-hidden="true">✓</span> : <CopyIcon />}
     </button>
-  );
-}
-
-interface TroubleText {
-  readonly title: string;
-  readonly detail: string;
-  readonly mild: boolean;
-}
-
-function troubleText({ outcome, problem }: AnswerMessage): TroubleText | null {
-  const because = problem === null ? "" : `${problem.title}. ${problem.detail}`;
-  switch (outcome) {
-    case "stopped":
-      return { title: "Stopped", detail: "You stopped this answer.", mild: true };
-    case "limited":
-      return { title: "Length limit", detail: "The model reached its limit before it was done.", mild: true };
-    case "cut-short":
-      return { title: "This answer was cut short", detail: because, mild: false };
-    case "failed":
-      return { title: problem?.title ?? "No answer", detail: problem?.detail ?? "", mild: false };
-    default:
-      return null;
-  }
-}
-
-function Trouble({ message, last }: { readonly message: AnswerMessage; readonly last: boolean }) {
-  const trouble = troubleText(message);
-  if (trouble === null) return null;
-  const colours = trouble.mild ? "border-line bg-raised" : "border-bad-line bg-bad-ground";
-  return (
-    <div
-      className={`mt-3 flex flex-wrap items-center justify-between gap-3 rounded-xl border px-4 py-3 text-sm ${colours}`}
-    >
-      <div className="min-w-0 flex-1 basis-48">
-        <p className={trouble.mild ? "font-medium" : "font-semibold text-bad"}>{trouble.title}</p>
-        <p className="break-words">{trouble.detail}</p>
-      </div>
-      {last && (
-        <button
-          type="button"
-          className="button"
-          onClick={() => retry(useModels.getState().chosen ?? message.model)}
-        >
-          <RetryIcon />
-          Try again
-        </button>
-      )}
-    </div>
   );
 }

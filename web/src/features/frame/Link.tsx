@@ -6,15 +6,18 @@ interface Props {
   readonly to: string;
   readonly className?: string;
   readonly label?: string;
+  /** Done first. */
+  readonly onFollow?: () => void;
   readonly children: ReactNode;
 }
 
-export function Link({ to, className = "link", label, children }: Props) {
+export function Link({ to, className = "link", label, onFollow, children }: Props) {
   const onClick = (event: MouseEvent) => {
     // Everything but a plain click is the browser's: a new tab, a download, a window.
     if (event.defaultPrevented || event.button !== 0) return;
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
+    onFollow?.();
     navigate(to);
   };
   return (

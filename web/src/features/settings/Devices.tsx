@@ -1,11 +1,10 @@
 /** The user's machines: how they are, their names, and sending one away. */
-import { type FormEvent, useEffect, useId, useRef, useState } from "react";
+import { useState } from "react";
 import { ConfirmDialog } from "@/features/frame/ConfirmDialog";
 import { Command } from "@/features/frame/CopyButton";
 import { useFocusBack, useSaid } from "@/features/frame/focus";
-import { Trouble } from "@/features/frame/Trouble";
 import { since } from "@/features/frame/times";
-import { useTask } from "@/features/frame/useTask";
+import { RenameForm } from "@/features/settings/RenameForm";
 import { kindName } from "@/features/status/describe";
 import { renameDevice, revokeDevice } from "@/net/devices";
 import type { BridgeStatus } from "@/net/status";
@@ -73,7 +72,15 @@ function Device({ bridge, onRevoked }: DeviceProps) {
         ))}
       </p>
       {doing === "rename" ? (
-        <Rename id={id} name={name} onClose={() => setDoing(null)} />
+        <RenameForm
+          name={name}
+          most={MOST_NAME}
+          rename={async (wanted) => {
+            await renameDevice(id, wanted);
+            amendBridge(id, { name: wanted });
+          }}
+          onClose={() => setDoing(null)}
+        />
       ) : (
         <div className="flex flex-wrap gap-2">
           <button
@@ -114,62 +121,6 @@ function Device({ bridge, onRevoked }: DeviceProps) {
 }
 
 const ENGINE = { up: "answers", down: "does not answer", loading: "is loading a model" } as const;
-
-interface RenameProps {
-  readonly id: string;
-  readonly name: string;
-  readonly onClose: () => void;
-}
-
-function Rename({ id, name, onClose }: RenameProps) {
-  const field = useRef<HTMLInputElement>(null);
-  const label = useId();
-  const [typed, setTyped] = useState(name);
-  const { busy, problem, run } = useTask();
-  useEffect(() => field.current?.select(), []);
-  const submit = async (event: FormEvent) => {
-    event.preventDefault();
-    const wanted = typed.trim();
-    if (wanted === "") {
-      field.current?.focus();
-      return;
-    }
-    const done = await run(async () => {
-      await renameDevice(id, wanted);
-      amendBridge(id, { name: wanted });
-    });
-    if (done) onClose();
-  };
-  return (
-    <form onSubmit={(event) => void submit(event)} className="space-y-2">
-      <label htmlFor={label} className="block text-sm font-medium">
-        New name
-      </label>
-      <input
-        id={label}
-        ref={field}
-        value={typed}
-        maxLength={MOST_NAME}
-        required
-        autoComplete="off"
-        onChange={(event) => setTyped(event.target.value)}
-        onKeyDown={(event) => {
-          if (event.key === "Escape") onClose();
-        }}
-        className="field"
-      />
-      <Trouble problem={problem} />
-      <div className="flex flex-wrap gap-2">
-        <button type="submit" className="button button-main" disabled={busy}>
-          Save
-        </button>
-        <button type="button" className="button" onClick={onClose}>
-          Cancel
-        </button>
-      </div>
-    </form>
-  );
-}
 
 function AddMachine() {
   return (

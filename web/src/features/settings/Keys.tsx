@@ -1,4 +1,4 @@
-/** The user's API keys: listed by the home, made and revoked here. */
+/** The user's API keys: listed by the homes, made and revoked here. */
 import { useEffect, useRef, useState } from "react";
 import { ConfirmDialog } from "@/features/frame/ConfirmDialog";
 import { CopyButton } from "@/features/frame/CopyButton";
@@ -8,6 +8,7 @@ import { useTask } from "@/features/frame/useTask";
 import { RetryIcon } from "@/features/icons";
 import { KeyFormPanel } from "@/features/settings/KeyFormPanel";
 import { describeLimits } from "@/features/settings/limits";
+import { useHomes } from "@/store/homes";
 import { type ListedKey, loadKeys, openKeys, revokeKey, useKeys } from "@/store/keys";
 import { useWay } from "@/store/way";
 
@@ -18,10 +19,12 @@ export function Keys({ user }: { readonly user: string | null }) {
   const [making, setMaking] = useState(false);
   const said = useSaid();
   const make = useFocusBack<HTMLButtonElement>(making || secret !== null);
-  // Asked once for each user; `run` is only the way to do it.
+  const ready = useHomes((state) => state.ready);
+  const homes = useHomes((state) => state.homes.map(({ bridgeId }) => bridgeId).join());
+  // Asked once for each user and set of homes; `run` is only the way to do it.
   useEffect(() => {
-    void run(() => openKeys(user));
-  }, [user]);
+    if (ready) void run(() => openKeys(user));
+  }, [user, ready, homes]);
   const onRevoked = (name: string) => said.say(`${name} was revoked: it is refused from now on.`);
   return (
     <>
@@ -58,11 +61,12 @@ export function Keys({ user }: { readonly user: string | null }) {
 /** Whose word the list is, and how old. */
 function ListState() {
   const { loading, problem, heard, keys } = useKeys();
+  const ready = useHomes((state) => state.ready);
   const { run } = useTask();
-  if (loading) {
+  if (loading || !ready) {
     return (
       <p role="status" className="text-sm text-muted">
-        Asking your machine for the list…
+        Asking your machines for the list…
       </p>
     );
   }
@@ -73,7 +77,7 @@ function ListState() {
     <div role="status" className="rounded-xl border border-warn-line bg-warn-ground px-4 py-3 text-sm">
       <p className="font-semibold text-warn">The list cannot be read now</p>
       <p>
-        Your keys are listed on your own machine, not here. {problem.title}. {problem.detail}
+        Your keys are listed on your own machines, not here. {problem.title}. {problem.detail}
       </p>
       <p>
         {heard === null
@@ -117,7 +121,7 @@ function KeyItem({ item, onRevoked }: KeyItemProps) {
       </p>
       {!stale && !atHome && (
         <p className="text-sm text-warn">
-          The machine that answered does not know it yet; it learns of it at its first use.
+          Your machines that answered do not know it yet; they learn of it at its first use.
         </p>
       )}
       <button

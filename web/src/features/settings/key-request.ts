@@ -6,6 +6,7 @@ export const ROUTES = [
   { prefix: "/v1/", name: "OpenAI-compatible" },
   { prefix: "/ollama/", name: "Ollama" },
   { prefix: "/anthropic/", name: "Anthropic-compatible" },
+  { prefix: "/e2e/", name: "Sealed, by connect" },
 ] as const;
 
 /** As the server has them. */

@@ -2,7 +2,10 @@
 import { Screen } from "@/features/frame/Screen";
 import { type Explained, explainSignInError } from "@/features/sign-in/explain";
 import { signInAddress } from "@/net/api";
+import { isServedByHome } from "@/net/home/served";
+import { askAgain } from "@/net/until-answered";
 import { usePlace } from "@/store/location";
+import { usePairingLink } from "@/store/pairing-link";
 import type { Route } from "@/store/route";
 import { checkSession, useSession, type Ways } from "@/store/session";
 
@@ -16,9 +19,12 @@ export function SignedOut() {
     case "unreachable":
       return (
         <Screen title="The server does not answer">
-          <p>Check this device's network connection, and that the server is running.</p>
-          <button type="button" className="button mt-2" onClick={() => location.reload()}>
-            Try again
+          <p>
+            Check this device's network connection, and that the server is running. The page goes on by itself
+            when it answers.
+          </p>
+          <button type="button" className="button mt-2" onClick={askAgain}>
+            Try now
           </button>
         </Screen>
       );
@@ -43,6 +49,8 @@ const PURPOSE: Record<Route["page"], string> = {
   unknown: "Sign in to chat with your models",
 };
 
+const PAIRING = "Sign in to pair this browser";
+
 interface InvitationProps {
   readonly linkRefused: boolean;
   readonly ways: Ways;
@@ -50,13 +58,14 @@ interface InvitationProps {
 
 function Invitation({ linkRefused, ways }: InvitationProps) {
   const { route, address } = usePlace();
+  const pairing = usePairingLink(({ taken }) => taken !== null) && route.page === "pair";
   const { providers } = ways;
   const byLink = ways.byLink || providers.length === 0;
   const error = route.page === "sign-in" ? route.error : null;
   const failed = linkRefused ? LINK_REFUSED : error === null ? null : explainSignInError(error);
   const returnTo = route.page === "sign-in" ? route.returnTo : address;
   return (
-    <Screen title={failed?.title ?? PURPOSE[route.page]}>
+    <Screen title={failed?.title ?? (pairing ? PAIRING : PURPOSE[route.page])}>
       {failed !== null && <p role="alert">{failed.detail}</p>}
       {providers.map((provider) => (
         <button
@@ -75,14 +84,15 @@ function Invitation({ linkRefused, ways }: InvitationProps) {
 }
 
 function ByLink({ others }: { readonly others: boolean }) {
+  const atHome = isServedByHome();
   return (
     <>
       <p>
         {others ? "Or open" : "Open"} the link that{" "}
-        <code className="font-mono text-ink">cloudtolocalllm up</code> printed in its terminal, or ask for a
-        new one on that machine:
+        <code className="font-mono text-ink">cloudtolocalllm {atHome ? "bridge run" : "up"}</code> printed in
+        its terminal, or ask for a new one on {atHome ? "this" : "that"} machine:
       </p>
-      <code className="prompt">cloudtolocalllm sign-in-link</code>
+      <code className="prompt">cloudtolocalllm {atHome ? "bridge page" : "sign-in-link"}</code>
       <button type="button" className="button mt-2" onClick={() => void checkSession()}>
         I have signed in: look again
       </button>

@@ -1,7 +1,7 @@
 /** The state of the way home: a pill, and behind it what it means and which machines there are. */
 import { type Description, describeWay, kindName, type Tone } from "@/features/status/describe";
 import type { BridgeStatus } from "@/net/status";
-import { useConversation } from "@/store/conversation";
+import { phaseOf, useOpen } from "@/store/conversation";
 import { useWay } from "@/store/way";
 
 const DOT: Record<Tone, string> = {
@@ -14,7 +14,7 @@ const DOT: Record<Tone, string> = {
 
 export function useDescription(): Description {
   const { contact, status } = useWay();
-  const phase = useConversation((state) => state.phase);
+  const phase = useOpen(phaseOf);
   return describeWay({ contact, status, phase, origin: location.origin, now: Date.now() });
 }
 

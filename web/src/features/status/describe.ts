@@ -1,6 +1,6 @@
 /** The way home in words: what is the case, and what to do about it. Pure. */
 import type { BridgeStatus, EngineKind, WayStatus } from "@/net/status";
-import type { Phase } from "@/store/conversation";
+import type { Phase } from "@/store/live-answer";
 
 export type Tone = "good" | "busy" | "warn" | "bad" | "idle";
 
@@ -18,7 +18,8 @@ export interface Description {
 export interface Circumstances {
   readonly contact: "connecting" | "heard" | "lost";
   readonly status: WayStatus | null;
-  readonly phase: Phase;
+  /** What the answer in the open conversation is at; `null` if none is being written. */
+  readonly phase: Phase | null;
   /** This server's address, for commands. */
   readonly origin: string;
   /** Milliseconds since 1970. */
@@ -53,8 +54,16 @@ export function describeWay(at: Circumstances): Description {
   }
   if (at.status === null) return tell("Connecting", "idle", "Asking the server how your machine is.");
   const described = describeStatus(at.status, at);
+  if (at.phase === "loading" && described.tone === "good") return loadingModel(at.status);
   if (at.phase === "waiting" && described.tone === "good") {
     return tell("Working", "busy", "Your machine has the question and has not answered yet.");
+  }
+  if (at.phase === "returning" && described.tone === "good") {
+    return tell(
+      "Working",
+      "busy",
+      "The bridge at home was started anew; the model says once more what is here, and goes on.",
+    );
   }
   return described;
 }
@@ -86,11 +95,7 @@ function describeStatus(status: WayStatus, at: Circumstances): Description {
         `Start ${engineName(connected)} on that machine; it is noticed by itself.`,
       );
     case "loading":
-      return tell(
-        "Loading model",
-        "busy",
-        `${connected?.name ?? "Your machine"} is loading a model into memory. The first answer takes longer.`,
-      );
+      return loadingModel(status);
     case "ready":
       return tell(
         "Ready",
@@ -98,6 +103,15 @@ function describeStatus(status: WayStatus, at: Circumstances): Description {
         `${connected?.name ?? "Your machine"} is connected and its engine answers.`,
       );
   }
+}
+
+function loadingModel(status: WayStatus): Description {
+  const connected = status.bridges.find((bridge) => bridge.connected);
+  return tell(
+    "Loading model",
+    "busy",
+    `${connected?.name ?? "Your machine"} is loading a model into memory. The first answer takes longer.`,
+  );
 }
 
 function engineName(bridge: BridgeStatus | undefined): string {

@@ -1,0 +1,1 @@
+"""The page and the home API, served by the bridge itself to this machine's person."""

@@ -1,0 +1,1 @@
+"""A laptop's local endpoint to its homes, sealed end to end."""
